@@ -1,0 +1,47 @@
+# A fresh machine needs only python3.11 or newer and make: every target sets up what it uses, once.
+PYTHON ?= python3
+VENV ?= .venv
+ORACLE_VENV ?= .venv-oracle
+WORKERS ?= 2
+BIN = $(VENV)/bin
+
+.PHONY: setup check test test-oracle demo bench clean
+
+setup: $(VENV)/.dev
+
+# Core only: what a user of the package installs.
+$(VENV)/.core: pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "saccade needs Python 3.11 or newer, this is %d.%d: make PYTHON=python3.12" % sys.version_info[:2])'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -e .
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.core
+	$(BIN)/python -m pip install --quiet -e '.[dev]'
+	touch $@
+
+# torch lives only here, so that a user's `make test` never downloads it.
+$(ORACLE_VENV)/.oracle: pyproject.toml
+	$(PYTHON) -m venv $(ORACLE_VENV)
+	$(ORACLE_VENV)/bin/python -m pip install --quiet -e '.[dev,oracle]'
+	touch $@
+
+check: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/ty check --python $(VENV)
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest -q -n $(WORKERS) -m 'not oracle and not gpu and not slow'
+
+test-oracle: $(ORACLE_VENV)/.oracle
+	$(ORACLE_VENV)/bin/python -m pytest -q -m oracle
+
+demo: $(VENV)/.core
+	@$(BIN)/python -m saccade.cli demo
+
+bench: $(VENV)/.dev
+	set -e; for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python "$$script"; done
+
+clean:
+	rm -rf $(VENV) $(ORACLE_VENV) build dist
