@@ -1,0 +1,1 @@
+"""Data: NumPy in, NumPy out. Nothing here imports Keras."""

@@ -1,0 +1,179 @@
+"""Words in: checked text and its tokens."""
+
+import difflib
+import os
+import re
+import unicodedata
+from collections.abc import Collection, Iterable
+from pathlib import Path
+
+# Tokens are made one text at a time; threads inside would only make forked loaders complain.
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+from tokenizers import Tokenizer as BPE
+from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
+
+from saccade.errors import SaccadeError
+
+PAD, BOS, EOS = 0, 1, 2
+SPECIALS = ("<pad>", "<bos>", "<eos>")
+MAX_CHARS = 2000
+
+NUMBER_WORDS = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
+    "seventeen eighteen nineteen twenty"
+).split()
+_OTHER_FORM = {str(i): word for i, word in enumerate(NUMBER_WORDS)}
+_OTHER_FORM |= {word: digits for digits, word in _OTHER_FORM.items()}
+
+_WORD = re.compile(r"\w+(?:'\w+)*")
+_PUNCTUATION = frozenset(" .,;:!?'\"()-/")
+
+
+class Tokenizer:
+    """Byte-level BPE over lower-case NFKC text: no text is out of vocabulary.
+
+    <pad>, <bos> and <eos> are 0, 1 and 2; written out in a text they are ordinary characters.
+    """
+
+    def __init__(self, bpe: BPE):
+        for index, name in enumerate(SPECIALS):
+            if bpe.token_to_id(name) != index:
+                raise SaccadeError(
+                    f"this tokenizer has {name} at {bpe.token_to_id(name)}, not {index}; make it with Tokenizer.train"
+                )
+        bpe.encode_special_tokens = True
+        self._bpe = bpe
+
+    @classmethod
+    def train(cls, texts: Iterable[str], vocab_size: int) -> "Tokenizer":
+        """Learn merges from texts; the same texts give the same tokenizer.
+
+        Raises: SaccadeError: vocab_size is below 259 (256 bytes and three specials).
+        """
+        alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+        least = len(alphabet) + len(SPECIALS)
+        if vocab_size < least:
+            raise SaccadeError(
+                f"vocab_size is {vocab_size}, the least is {least} (bytes and specials); raise it"
+            )
+        bpe = BPE(models.BPE())
+        bpe.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
+        bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        bpe.decoder = decoders.ByteLevel()
+        trainer = trainers.BpeTrainer(
+            vocab_size=vocab_size,
+            special_tokens=list(SPECIALS),
+            initial_alphabet=alphabet,
+            show_progress=False,
+        )
+        bpe.train_from_iterator(texts, trainer)
+        return cls(bpe)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> "Tokenizer":
+        """Read what `save` wrote."""
+        try:
+            text = Path(path).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise SaccadeError(f"the tokenizer {path} cannot be read: {error}; restore the file") from None
+        return cls._from_json(text, str(path))
+
+    @classmethod
+    def _from_json(cls, text: str, name: str) -> "Tokenizer":
+        try:
+            bpe = BPE.from_str(text)
+        except Exception as error:  # the Rust side raises bare Exception
+            raise SaccadeError(f"{name} is not a tokenizer: {error}; restore the file") from None
+        return cls(bpe)
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write one JSON file."""
+        Path(path).write_text(self.to_json(), encoding="utf-8")
+
+    def to_json(self) -> str:
+        return self._bpe.to_str(pretty=True)
+
+    def __reduce__(self):
+        return Tokenizer._from_json, (self._bpe.to_str(), "the pickled tokenizer")
+
+    @property
+    def vocab_size(self) -> int:
+        return self._bpe.get_vocab_size()
+
+    def encode(self, text: str) -> list[int]:
+        """Text -> ids, no specials added."""
+        return self._bpe.encode(text, add_special_tokens=False).ids
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Ids -> text, specials left out. `decode(encode(t))` is t, lower-cased and in NFKC."""
+        return self._bpe.decode([int(i) for i in ids], skip_special_tokens=True)
+
+
+def words(text: str) -> list[str]:
+    """The words of a text as a lexicon lists them: lower case, NFKC, no punctuation."""
+    return _WORD.findall(unicodedata.normalize("NFKC", text).lower())
+
+
+def lexicon_of(texts: Iterable[str]) -> tuple[str, ...]:
+    """Every word of the texts, sorted."""
+    return tuple(sorted({word for text in texts for word in words(text)}))
+
+
+def check_text(text: str, max_chars: int = MAX_CHARS, lexicon: Collection[str] | None = None) -> str:
+    """Clean what a person typed, or say what is wrong with it.
+
+    Runs of white space become one space. With a lexicon every word must be in it; a number may be written in
+    digits or as a word and comes back in the form that the lexicon has.
+
+    Raises: SaccadeError: empty, too long, control characters, or words that the lexicon lacks.
+    """
+    if not isinstance(text, str):
+        raise SaccadeError(f"the text is a {type(text).__name__}; give a string")
+    if len(text) > max_chars:
+        raise SaccadeError(f"the text has {len(text):,} characters, the limit is {max_chars:,}; shorten it")
+    text = " ".join(re.split(r"[ \t\r\n]+", text)).strip()
+    for position, character in enumerate(text):
+        # Cc: control; Cf: invisible, as the marks that reverse text; Cs: half of a surrogate pair.
+        if unicodedata.category(character) in ("Cc", "Cf", "Cs"):
+            raise SaccadeError(
+                f"the text has a control character (U+{ord(character):04X}) at position {position + 1}; remove it"
+            )
+    if not text:
+        raise SaccadeError("the text is empty; write a question or a statement")
+    if lexicon is None:
+        return text
+    return _in_lexicon(unicodedata.normalize("NFKC", text), frozenset(lexicon))
+
+
+def _in_lexicon(text: str, lexicon: frozenset[str]) -> str:
+    unknown: list[str] = []
+
+    def known_form(match: re.Match) -> str:
+        word = match.group()
+        lower = word.lower()
+        if lower in lexicon:
+            return word
+        other = _OTHER_FORM.get(lower)
+        if other in lexicon:
+            return other
+        unknown.append(lower)
+        return word
+
+    rewritten = _WORD.sub(known_form, text)
+    if unknown:
+        raise SaccadeError("; ".join(_unknown_word(word, lexicon) for word in dict.fromkeys(unknown[:3])))
+    symbols = sorted(set(_WORD.sub("", text)) - _PUNCTUATION)
+    if symbols:
+        raise SaccadeError(f"the model does not know the symbol {symbols[0]!r}; leave it out")
+    if not _WORD.search(text):
+        raise SaccadeError(f"the text {text[:40]!r} has no words; write a question or a statement")
+    return rewritten
+
+
+def _unknown_word(word: str, lexicon: frozenset[str]) -> str:
+    near = difflib.get_close_matches(word, sorted(lexicon), n=3, cutoff=0.6)
+    hint = (
+        f"did you mean {' or '.join(near)}?" if near else "use other words, `saccade scene --json` shows some"
+    )
+    return f"the model does not know the word {word[:40]!r}: {hint}"
