@@ -1,0 +1,216 @@
+"""What differs between JAX and torch, and nothing else: compiling, gradients, devices, caches.
+
+The rest of Saccade uses `keras.ops`. Functions here take and return native tensors.
+"""
+
+import os
+import resource
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("KERAS_BACKEND", "jax")
+
+import keras
+import numpy as np
+
+from saccade.errors import SaccadeError
+
+# Dense bfloat16 peak in FLOP/s, from the vendors' data sheets; the first name found in the device name wins.
+PEAK_BF16_FLOPS = {
+    "GB200": 2500e12, "B200": 2250e12, "H200": 989e12, "H100 PCIE": 756e12, "H100": 989e12, "GH200": 989e12,
+    "A100": 312e12, "A10G": 125e12, "L40S": 362e12, "L4": 121e12, "RTX 5090": 209.5e12, "RTX 4090": 165.2e12,
+    "RTX 3090": 71e12, "V100": 125e12, "T4": 65e12,
+    "TPU V4": 275e12, "TPU V5 LITE": 197e12, "TPU V5E": 197e12, "TPU V5P": 459e12, "TPU V6": 918e12,
+}  # fmt: skip
+
+
+def name() -> str:
+    """`jax` or `torch`. Raises: SaccadeError: any other Keras backend."""
+    backend = keras.backend.backend()
+    if backend not in ("jax", "torch"):
+        raise SaccadeError(f"Keras runs on {backend}, Saccade on jax or torch: set KERAS_BACKEND=jax")
+    return backend
+
+
+def jit(function: Callable, donate: bool = False, static: tuple[str, ...] = ()) -> Callable:
+    """One compiled call on JAX (the first argument's buffers are reused if `donate`); the function itself on torch."""
+    if name() != "jax":
+        return function
+    import jax
+
+    return jax.jit(function, donate_argnums=(0,) if donate else (), static_argnames=static)
+
+
+def value_and_grad(function: Callable, values: list, *args) -> tuple[tuple[Any, Any], list]:
+    """Evaluate `function(values, *args) -> (loss, aux)` and the gradient of the loss by each of `values`.
+
+    Returns: ((loss, aux), gradients), gradients shaped like `values`, zero where the loss does not depend on a value.
+    """
+    if name() == "jax":
+        import jax
+
+        return jax.value_and_grad(function, has_aux=True)(values, *args)
+    import torch
+
+    leaves = [value.detach().requires_grad_() for value in values]
+    with torch.enable_grad():
+        loss, aux = function(leaves, *args)
+        gradients = torch.autograd.grad(loss, leaves, allow_unused=True)
+    gradients = [torch.zeros_like(v) if g is None else g for g, v in zip(gradients, leaves, strict=True)]
+    aux = keras.tree.map_structure(lambda t: t.detach() if torch.is_tensor(t) else t, aux)
+    return (loss.detach(), aux), gradients
+
+
+def compiled(function: Callable, model: keras.Layer) -> Callable:
+    """Turn a function that calls methods of a built model into one compiled call without gradients.
+
+    The weights travel as arguments and are read at every call: loading others needs no recompilation. A new shape of
+    the arguments does recompile. What the function assigns to variables (dropout seeds, say) is dropped on JAX.
+
+    Args:
+        function: `function(*tensors) -> tree of tensors`; the arguments may be trees too.
+        model: the layer or model whose variables the function reads.
+    Returns: a callable with the function's signature.
+    """
+    if name() == "torch":
+        import torch
+
+        def eager(*args):
+            with torch.no_grad():
+                return function(*args)
+
+        return eager
+    import jax
+
+    variables: list = []
+
+    def pure(values, args):
+        with keras.StatelessScope(state_mapping=list(zip(variables, values, strict=True))):
+            return function(*args)
+
+    jitted = jax.jit(pure)
+
+    def call(*args):
+        if not variables:  # not before the first call: the model may be built after this wrapper
+            variables.extend(model.variables)
+        return jitted([v.value for v in variables], args)
+
+    return call
+
+
+def trace(jitted: Callable, *args, **kwargs):
+    """The closed jaxpr of a function made by `jit`, or None on torch. The later call reuses the trace."""
+    return jitted.trace(*args, **kwargs).jaxpr if name() == "jax" else None
+
+
+def shapes(function: Callable, *args):
+    """What `function(*args)` would return, as shapes where the backend can tell without computing (JAX)."""
+    if name() == "jax":
+        import jax
+
+        return jax.eval_shape(function, *args)
+    return function(*args)
+
+
+def to_device(array: np.ndarray):
+    """Copy a NumPy array to the default device, without waiting on JAX.
+
+    No device is named on purpose: JAX compiles a second time when an argument becomes pinned to a device.
+    """
+    if name() == "jax":
+        import jax
+
+        return jax.device_put(array)
+    return keras.ops.convert_to_tensor(array)
+
+
+def own_copy(value):
+    """A copy with its own memory, so that donating it to a compiled call leaves the original alive."""
+    if name() == "jax":
+        import jax.numpy as jnp
+
+        return jnp.array(value, copy=True)
+    return value.detach().clone()
+
+
+def start_host_copy(value) -> None:
+    """Begin to copy a tensor to the host, so that reading it two steps later finds it there."""
+    if name() == "jax":
+        value.copy_to_host_async()
+
+
+def to_host(values: list) -> list[np.ndarray]:
+    """Tensors as NumPy arrays; bfloat16 becomes ml_dtypes.bfloat16. Waits for the device."""
+    if name() == "jax":
+        import jax
+
+        return [np.asarray(v) for v in jax.device_get(values)]
+    return [keras.ops.convert_to_numpy(v) for v in values]
+
+
+def enable_compilation_cache(path: str | os.PathLike | None = None) -> Path | None:
+    """Keep compiled programs on disk, so that the next process starts fast.
+
+    Args:
+        path: the folder; default `saccade/compiled` under XDG_CACHE_HOME or ~/.cache.
+    Returns: the folder in use; None on torch or if it cannot be written (then nothing is cached, nothing fails).
+    """
+    if name() != "jax":
+        return None
+    import jax
+
+    if path is None:
+        home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        path = Path(home) / "saccade" / "compiled"
+    path = Path(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return None
+    if not os.access(path, os.W_OK):
+        return None
+    jax.config.update("jax_compilation_cache_dir", str(path))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    return path
+
+
+def device_name() -> str:
+    """The default device in words, such as `NVIDIA H200` or `cpu`."""
+    if name() == "jax":
+        import jax
+
+        return jax.devices()[0].device_kind
+    import torch
+
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+
+
+def peak_flops(device: str | None = None) -> float | None:
+    """Peak bfloat16 FLOP/s of one device (default: the one in use); None for a CPU or an unknown device."""
+    text = (device_name() if device is None else device).upper().replace("-", " ")
+    return next((peak for key, peak in PEAK_BF16_FLOPS.items() if key in text), None)
+
+
+def memory_peak_bytes() -> int:
+    """Most memory held so far: of the accelerator where it tells, else of this process."""
+    if name() == "jax":
+        import jax
+
+        statistics = jax.devices()[0].memory_stats()
+        if statistics and "peak_bytes_in_use" in statistics:
+            return int(statistics["peak_bytes_in_use"])
+    else:
+        import torch
+
+        if torch.cuda.is_available():
+            return int(torch.cuda.max_memory_allocated())
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python, NumPy and Keras (initialisers and dropout), so that a model built next is the same every time."""
+    keras.utils.set_random_seed(seed)

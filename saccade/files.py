@@ -1,0 +1,171 @@
+"""Writing that survives a crash, and reading that notices damage.
+
+Everything Saccade saves goes through these functions: data reaches the disk before its final name exists, so a reader
+sees the old content or the new content and never a mixture.
+"""
+
+import contextlib
+import errno
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import ml_dtypes  # noqa: F401  (teaches NumPy bfloat16, which safetensors then reads and writes)
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from saccade.errors import SaccadeError
+
+_DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS}
+
+
+def write_error(error: OSError, path: Path) -> SaccadeError:
+    """The line a user reads when `path` could not be written."""
+    if error.errno in _DISK_FULL:
+        return SaccadeError(f"no space left to write {path}: free some disk space and run again; nothing was changed")
+    if error.errno in _REFUSED:
+        return SaccadeError(f"not allowed to write {path}: choose a folder you may write to")
+    return SaccadeError(f"could not write {path}: {error.strerror or error}")
+
+
+def _fsync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextlib.contextmanager
+def atomic_directory(path: str | os.PathLike) -> Iterator[Path]:
+    """Fill a folder under a temporary name; it gets its real name only when complete and on disk.
+
+    Args:
+        path: the folder to create. An existing folder is replaced as a whole.
+    Yields: the temporary folder, beside `path`, to write into.
+    Raises: SaccadeError: disk full or no permission. The old content of `path` is then intact and no temporary
+        folder is left.
+    """
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent))
+    except OSError as error:
+        raise write_error(error, path) from error
+    try:
+        yield temporary
+        for entry in temporary.rglob("*"):
+            _fsync(entry)
+        _fsync(temporary)
+        temporary.chmod(0o777 & ~_umask())  # mkdtemp gives 0700, which would hide a shared checkpoint
+        _replace_directory(temporary, path)
+        _fsync(path.parent)
+    except OSError as error:
+        raise write_error(error, path) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)  # gone already after a successful rename
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _replace_directory(source: Path, target: Path) -> None:
+    """Rename `source` to `target`. A folder cannot be renamed over a full one, so the old one steps aside first."""
+    if not target.exists():
+        os.rename(source, target)
+        return
+    aside = source.with_suffix(".old")
+    os.rename(target, aside)
+    try:
+        os.rename(source, target)
+    except OSError:
+        os.rename(aside, target)
+        raise
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def remove_partial(folder: str | os.PathLike) -> list[Path]:
+    """Delete what a killed process left half-written in `folder`; returns what was removed."""
+    leftovers = sorted(Path(folder).glob(".*.partial"))
+    for leftover in leftovers:
+        shutil.rmtree(leftover, ignore_errors=True)
+    return leftovers
+
+
+def write_text(path: str | os.PathLike, text: str) -> None:
+    """Write a small file whole or not at all. Raises: SaccadeError: disk full or no permission."""
+    _write_bytes(Path(path), [text.encode()])
+
+
+def _write_bytes(path: Path, chunks: list[bytes]) -> None:
+    temporary = path.with_name(f".{path.name}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "wb") as file:
+            for chunk in chunks:
+                file.write(chunk)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise write_error(error, path) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def save_tensors(
+    path: str | os.PathLike, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None
+) -> str:
+    """Write a safetensors file, whole or not at all.
+
+    Args:
+        path: the file. tensors: name -> array; bfloat16 survives. metadata: short strings for the header.
+    Returns: the sha256 of the file, to hand to `load_tensors` later.
+    Raises: SaccadeError: disk full or no permission.
+    """
+    # ascontiguousarray turns a scalar into a vector of one, hence the reshape.
+    arrays = {name: np.ascontiguousarray(a).reshape(np.shape(a)) for name, a in tensors.items()}
+    content = safetensors.numpy.save(arrays, metadata=dict(metadata) if metadata else None)
+    _write_bytes(Path(path), [content])
+    return hashlib.sha256(content).hexdigest()
+
+
+def load_tensors(path: str | os.PathLike, sha256: str | None = None) -> dict[str, np.ndarray]:
+    """Read a safetensors file, checking its hash where one is known.
+
+    Raises: SaccadeError: missing, a folder, unreadable, truncated, or another content than `sha256` says.
+    """
+    path = Path(path)
+    content = _read_bytes(path)
+    if sha256 is not None:
+        found = hashlib.sha256(content).hexdigest()
+        if found != sha256:
+            raise SaccadeError(
+                f"{path} is damaged: its sha256 starts with {found[:8]}, expected {sha256[:8]}; "
+                "fetch or copy the file again"
+            )
+    try:
+        return safetensors.numpy.load(content)
+    except (safetensors.SafetensorError, ValueError, KeyError) as error:
+        raise SaccadeError(
+            f"{path} is not a complete safetensors file ({len(content)} bytes: {error}); fetch or copy the file again"
+        ) from error
+
+
+def _read_bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError as error:
+        raise SaccadeError(f"{path} does not exist; check the name") from error
+    except IsADirectoryError as error:
+        raise SaccadeError(f"{path} is a folder; a file was expected") from error
+    except OSError as error:
+        raise SaccadeError(f"could not read {path}: {error.strerror or error}") from error

@@ -1,0 +1,66 @@
+"""What a training run is told: plain validated data, no Keras."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Schedule = Literal["cosine", "constant"]
+OptimizerName = Literal["adamw", "muon", "lion", "sgd"]
+
+
+class Part(BaseModel):
+    """How the variables of one part of the model train.
+
+    Args:
+        learning_rate_scale: multiplies the run's learning rate.
+        freeze: no gradient is computed and no optimiser memory is held.
+        weight_decay: instead of the run's; None = the run's.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    learning_rate_scale: float = Field(1.0, ge=0)
+    freeze: bool = False
+    weight_decay: float | None = Field(None, ge=0)
+
+
+class TrainConfig(BaseModel):
+    """Settings of one run.
+
+    Args:
+        steps: optimiser updates. With `accumulate` = k, each update averages the gradients of k batches.
+        learning_rate, warmup_steps, schedule, min_ratio: linear warm-up to `learning_rate`, then `constant`, or
+            `cosine` down to `min_ratio` times it at the last step.
+        weight_decay: decoupled; touches variables named `kernel` only (no bias, norm scale or embedding).
+        betas: first and second moment decay. `sgd` uses the first as momentum.
+        clip_norm: limit of the global gradient norm; None = none.
+        optimizer: `muon` orthogonalises kernels of two dimensions and treats everything else as Adam does.
+        parts: regular expression -> Part. An expression picks the variables whose `path` it matches from the start
+            (`vision` or `.*/encoder/`), after the model's own name, which is left out. Each must match something, and
+            no variable may be picked twice.
+        ema_decay: keep an exponential moving average of the trained weights; None = none.
+        log_every, save_every: in steps. keep: newest checkpoints kept.
+        profile: write a JAX profile of steps 10 to 15 to out_dir/profile.
+        tensorboard: also write TensorBoard events to out_dir/tensorboard.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    steps: int = Field(1000, ge=1)
+    learning_rate: float = Field(1e-3, ge=0)
+    warmup_steps: int = Field(0, ge=0)
+    schedule: Schedule = "cosine"
+    min_ratio: float = Field(0.1, ge=0, le=1)
+    weight_decay: float = Field(0.0, ge=0)
+    betas: tuple[float, float] = (0.9, 0.95)
+    clip_norm: float | None = Field(1.0, gt=0)
+    optimizer: OptimizerName = "adamw"
+    parts: dict[str, Part] = Field(default_factory=dict)
+    ema_decay: float | None = Field(None, gt=0, lt=1)
+    accumulate: int = Field(1, ge=1)
+    log_every: int = Field(50, ge=1)
+    save_every: int = Field(1000, ge=1)
+    keep: int = Field(2, ge=1)
+    seed: int = 0
+    profile: bool = False
+    tensorboard: bool = False

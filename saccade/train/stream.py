@@ -1,0 +1,115 @@
+"""Examples in order, read ahead in the background.
+
+What batch number b holds is a pure function of (source, seed, b). The whole state of a data iterator is therefore one
+integer, the same for any number of workers.
+"""
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import grain
+import numpy as np
+
+from saccade import backend
+from saccade.errors import SaccadeError
+
+READ_AHEAD = 4
+
+
+@dataclass(frozen=True)
+class Stream:
+    """Where examples come from and what is learnt from them.
+
+    Args:
+        source: has `__len__` and `__getitem__`. Must pickle if `workers` > 0.
+        collate: list of B items -> dict of NumPy arrays whose shapes never change, first axis B.
+        objective: see saccade.train.objectives.
+        batch_size: B.
+        weight: of this stream's loss in the sum.
+        workers: processes that read; 0 = one thread of this process.
+        shuffle: a new order in every epoch. A source that is random by index needs none.
+    """
+
+    source: Sequence[Any]
+    collate: Callable[[list], dict[str, np.ndarray]]
+    objective: Any
+    batch_size: int
+    weight: float = 1.0
+    workers: int = 0
+    shuffle: bool = True
+
+    def batches(self, seed: int = 0, start: int = 0) -> Iterator[dict[str, np.ndarray]]:
+        """Endless batches from number `start`. An epoch's last rows share a batch with the next epoch's first."""
+        if len(self.source) == 0:
+            raise SaccadeError("a stream has no examples: check its source")
+        dataset = grain.MapDataset.source(self.source)
+        if self.shuffle:
+            dataset = dataset.shuffle(seed=seed % 2**32)
+        dataset = dataset.repeat().batch(self.batch_size, batch_fn=self.collate)[start:]
+        options = grain.ReadOptions(num_threads=0 if self.workers else 1, prefetch_buffer_size=READ_AHEAD)
+        reader = dataset.to_iter_dataset(options)
+        if self.workers:
+            reader = reader.mp_prefetch(grain.MultiprocessingOptions(num_workers=self.workers))
+        return iter(reader)
+
+
+class Reader:
+    """Pulls batches of one stream in a thread and puts them on the device ahead of need.
+
+    Args:
+        stream: what to read. seed: of the order. start: number of the first batch.
+    """
+
+    def __init__(self, stream: Stream, seed: int, start: int = 0):
+        self.waited_s = 0.0
+        self._stream, self._seed, self._start = stream, seed, start
+        self._ready: queue.Queue = queue.Queue(maxsize=READ_AHEAD)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._pull, daemon=True)
+        self._thread.start()
+
+    def _pull(self) -> None:
+        try:
+            for batch in self._stream.batches(self._seed, self._start):
+                self._check(batch)
+                self._offer({key: backend.to_device(value) for key, value in batch.items()})
+                if self._stop.is_set():
+                    return
+        except BaseException as error:  # handed to the training thread, which raises it
+            self._offer(error)
+
+    def _check(self, batch: dict[str, np.ndarray]) -> None:
+        for key, value in batch.items():
+            if len(value) != self._stream.batch_size:
+                raise SaccadeError(
+                    f"collate made {len(value)} rows of {key!r} from {self._stream.batch_size} examples; "
+                    "it must make as many rows as it gets"
+                )
+
+    def _offer(self, item) -> None:
+        while not self._stop.is_set():
+            try:
+                return self._ready.put(item, timeout=0.1)
+            except queue.Full:
+                continue
+
+    def next(self) -> dict:
+        """The next batch as device tensors; the wait, if any, adds to `waited_s`. Raises what the source raised."""
+        try:
+            item = self._ready.get_nowait()
+        except queue.Empty:
+            begin = time.perf_counter()
+            item = self._ready.get()
+            self.waited_s += time.perf_counter() - begin
+        if isinstance(item, BaseException):
+            raise item
+        return item
+
+    def close(self) -> None:
+        """Stop the thread. Batches read ahead are dropped; the next reader reads them again."""
+        self._stop.set()
+        self._thread.join(timeout=10)

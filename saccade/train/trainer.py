@@ -1,0 +1,290 @@
+"""The training loop: read, step, log, save, and go on exactly where a killed run stopped."""
+
+import math
+import time
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from saccade import backend
+from saccade.errors import SaccadeError
+from saccade.train import checkpoint, flops, report
+from saccade.train.config import TrainConfig
+from saccade.train.engine import Engine
+from saccade.train.queue import READ_LAG, Budget
+from saccade.train.stream import Reader, Stream
+
+PROFILED_STEPS = (10, 15)
+
+
+@dataclass
+class Result:
+    """What a finished run measured. Compilation is left out of the times, evaluation and saving are not.
+
+    Args:
+        steps: updates made in this process. loss: of the last logged interval.
+        examples_per_s: fresh examples consumed. data_wait: share of the time spent waiting for data.
+        mfu: share of the device's bfloat16 peak; None on a CPU. memory_peak_bytes: see backend.
+        history: the logged records.
+    """
+
+    steps: int
+    loss: float
+    examples_per_s: float
+    data_wait: float
+    mfu: float | None
+    memory_peak_bytes: int
+    history: list[dict]
+
+    def __str__(self) -> str:
+        mfu = "" if self.mfu is None else f", MFU {100 * self.mfu:.1f}%"
+        return (
+            f"{self.steps} steps, loss {self.loss:.4g}, {self.examples_per_s:.0f} examples/s{mfu}, "
+            f"waited for data {100 * self.data_wait:.1f}% of the time, "
+            f"peak memory {self.memory_peak_bytes / 2**20:.0f} MiB"
+        )
+
+
+class Trainer:
+    """Trains a built model on one or more streams at once.
+
+    Args:
+        model: built; holds the trained weights after `fit`.
+        streams: name -> Stream. Every step takes from each; the losses are summed with their weights.
+        config: settings.
+        out_dir: checkpoints and log.jsonl go there; None = nothing is written.
+        resume: continue from the newest intact checkpoint in `out_dir`.
+    Raises: SaccadeError: the config does not fit the model, see Engine.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        streams: Mapping[str, Stream],
+        config: TrainConfig,
+        out_dir: str | Path | None = None,
+        resume: bool = True,
+        console=None,
+    ):
+        if not streams:
+            raise SaccadeError("a Trainer needs at least one stream")
+        self.model, self.streams, self.config = model, dict(streams), config
+        self.out_dir = Path(out_dir) if out_dir is not None else None
+        self.resume, self.console = resume, console
+        self.engine = Engine(model, streams, config)
+        self.step = 0
+        self.state: dict | None = None
+        self.budgets: dict[str, Budget] = {}
+        self.readers: dict[str, Reader] = {}
+
+    def fit(self) -> Result:
+        """Train to `config.steps`, then put the weights into the model.
+
+        Raises: SaccadeError: the loss is no longer finite; a checkpoint cannot be read or written.
+        """
+        saved = self._find_checkpoint()
+        if saved:
+            self.step = saved[2]["step"]
+        log = report.Report(
+            self.config.steps, self.step, self.out_dir, self.config.tensorboard, console=self.console
+        )
+        try:
+            for note in self._notes:
+                log.say(note)
+            log.say(report.parts_table(self.engine.groups))
+            self._start(saved)
+            if saved:
+                log.say(f"resumed from {saved[0]}")
+            return self._loop(log)
+        finally:
+            for reader in self.readers.values():
+                reader.close()
+            log.close()
+            if self.state is not None:
+                self.engine.write_back(self.state)
+
+    def use_ema(self) -> None:
+        """Put the moving averages into the model in place of the last weights. `fit` must have run with `ema_decay`."""
+        if self.state is None or self.config.ema_decay is None:
+            raise SaccadeError("there are no moving averages: set ema_decay and call fit first")
+        self.engine.write_back(self.state, ema=True)
+
+    # -- starting
+
+    def _find_checkpoint(self):
+        self._notes: list[str] = []
+        if self.out_dir is None or not self.resume:
+            return None
+        return checkpoint.load_newest(self.out_dir, self._notes.append)
+
+    def _start(self, saved) -> None:
+        facts = saved[2]["streams"] if saved else {name: {"pushed": 0, "consumed": 0} for name in self.streams}
+        if facts.keys() != self.streams.keys():
+            raise SaccadeError(
+                f"{saved[0]} has the streams {', '.join(facts)}, this run {', '.join(self.streams)}; "
+                "use a new output folder or resume=False"
+            )
+        first = {}
+        for i, (name, stream) in enumerate(self.streams.items()):
+            self.budgets[name] = Budget(stream.batch_size, facts[name]["pushed"], facts[name]["consumed"])
+            start = facts[name]["pushed"] // stream.batch_size
+            self.readers[name] = Reader(stream, self.config.seed + i, start)
+            first[name] = self.readers[name].next()
+        self.state = self.engine.initial_state(first)
+        if saved:
+            self.state = checkpoint.unflatten(self.state, saved[1], backend.to_device, saved[0])
+        self._first = first  # read already, so pushed before the readers are asked
+
+    # -- the loop
+
+    def _feed(self) -> None:
+        """Push batches until no queue can run short in the next step."""
+        for name, budget in self.budgets.items():
+            while budget.must_push:
+                batch = self._first.pop(name, None) or self.readers[name].next()
+                self.state = self.engine.push(self.state, name, batch)
+                budget.note_push()
+
+    def _settle(self, lag: int) -> None:
+        """Learn what all but the newest `lag - 1` steps consumed."""
+        while len(self._unread) >= lag:
+            counts = np.asarray(backend.to_host([self._unread.popleft()])[0])
+            for budget, taken in zip(self.budgets.values(), counts, strict=True):
+                budget.settle(int(taken))
+
+    def _train_step(self) -> None:
+        for micro in range(self.config.accumulate):
+            self._settle(READ_LAG)
+            self._feed()
+            self.state, consumed = self.engine.step(self.state, update=micro == self.config.accumulate - 1)
+            backend.start_host_copy(consumed)
+            self._unread.append(consumed)
+            for budget in self.budgets.values():
+                budget.note_step()
+        self.step += 1
+
+    def _loop(self, log: report.Report) -> Result:
+        self._unread: deque = deque()
+        config, first_step = self.config, self.step
+        meter = Meter(self)
+        if self.step < config.steps:
+            self._feed()
+            meter.flops = flops.count(self.engine.jaxpr(self.state))
+            for note in meter.flops.notes:
+                log.say(note)
+        while self.step < config.steps:
+            self._train_step()
+            if self.step == first_step + 1:
+                self._settle(1)  # compilation ends here
+                meter.restart()
+            if self.step % config.log_every == 0 or self.step == config.steps:
+                log.log(meter.record())
+            log.progress(self.step)
+            if self.out_dir and (self.step % config.save_every == 0 or self.step == config.steps):
+                self._save()
+            if config.profile and self.out_dir:
+                self._profile()
+        self._settle(1)
+        result = meter.result(self.step - first_step)
+        log.say(str(result))
+        return result
+
+    def _save(self) -> None:
+        self._settle(1)
+        leaves = checkpoint.flatten(self.state)
+        tensors = dict(zip(leaves, backend.to_host(list(leaves.values())), strict=True))
+        facts = {
+            "config": self.config.model_dump(mode="json"),
+            "streams": {
+                name: {"pushed": b.pushed, "consumed": b.consumed} for name, b in self.budgets.items()
+            },
+        }
+        checkpoint.save(self.out_dir, self.step, tensors, facts, self.config.keep)
+
+    def _profile(self) -> None:
+        if backend.name() != "jax" or self.step not in PROFILED_STEPS:
+            return
+        import jax
+
+        if self.step == PROFILED_STEPS[0]:
+            jax.profiler.start_trace(str(self.out_dir / "profile"))
+        else:
+            self._settle(1)
+            jax.profiler.stop_trace()
+
+
+class Meter:
+    """Rates of a run, over the last logged interval and over everything since compilation."""
+
+    def __init__(self, trainer: Trainer):
+        self._trainer = trainer
+        self.flops = flops.Count()
+        self.history: list[dict] = []
+        self._peak = backend.peak_flops()
+        self.restart()
+
+    def restart(self) -> None:
+        self._begin = self._last = self._now()
+
+    def _now(self) -> dict:
+        trainer = self._trainer
+        return {
+            "time": time.perf_counter(),
+            "step": trainer.step,
+            "waited": sum(reader.waited_s for reader in trainer.readers.values()),
+            "examples": sum(budget.consumed for budget in trainer.budgets.values()),
+        }
+
+    def _rates(self, since: dict, now: dict) -> dict:
+        seconds = max(now["time"] - since["time"], 1e-9)
+        steps = now["step"] - since["step"]
+        done = self.flops.total * steps * self._trainer.config.accumulate / seconds
+        return {
+            "steps_per_s": steps / seconds,
+            "examples_per_s": (now["examples"] - since["examples"]) / seconds,
+            "data_wait": min(1.0, (now["waited"] - since["waited"]) / seconds),
+            "mfu": done / self._peak if self._peak and done else None,
+        }
+
+    def record(self) -> dict:
+        """Read and reset the metric sums; this waits for the last step. Raises: SaccadeError: loss not finite."""
+        trainer = self._trainer
+        trainer._settle(1)
+        names = list(trainer.state["metrics"])
+        sums = backend.to_host([trainer.state["metrics"][name] for name in names])
+        trainer.state["metrics"] = trainer.engine.zero_metrics()
+        values = {name: float(s[0] / s[1]) for name, s in zip(names, sums, strict=True) if s[1]}
+        if not math.isfinite(values["loss"]):
+            raise SaccadeError(
+                f"the loss is {values['loss']} by step {trainer.step}; lower the learning rate, or resume from an "
+                "older checkpoint"
+            )
+        now = self._now()
+        rates = self._rates(self._last, now)
+        left = trainer.config.steps - trainer.step
+        record = {
+            "step": trainer.step,
+            "loss": values.pop("loss"),
+            **rates,
+            "eta_s": left / rates["steps_per_s"] if rates["steps_per_s"] else 0.0,
+            **values,
+        }
+        self._last = now
+        self.history.append(record)
+        return record
+
+    def result(self, steps: int) -> Result:
+        rates = self._rates(self._begin, self._now())
+        return Result(
+            steps=steps,
+            loss=self.history[-1]["loss"] if self.history else math.nan,
+            examples_per_s=rates["examples_per_s"],
+            data_wait=rates["data_wait"],
+            mfu=rates["mfu"],
+            memory_peak_bytes=backend.memory_peak_bytes(),
+            history=self.history,
+        )
