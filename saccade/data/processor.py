@@ -11,6 +11,7 @@ import numpy as np
 from saccade.data.image import Placement, choose_size, letterbox, read_image
 from saccade.data.text import BOS, PAD, Tokenizer, check_text
 from saccade.errors import SaccadeError
+from saccade.files import write_text
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class ProcessorConfig:
             raise SaccadeError("answers holds a word twice; list each once")
         if self.max_length % self.length_multiple:
             raise SaccadeError(
-                f"max_length {self.max_length} is not a multiple of length_multiple {self.length_multiple}; round it"
+                f"max_length {self.max_length} must be a multiple of {self.length_multiple}, length_multiple"
             )
 
     def to_json(self) -> dict:
@@ -53,7 +54,7 @@ class ProcessorConfig:
         if not isinstance(record, dict) or set(record) != names:
             given = set(record) if isinstance(record, dict) else set()
             raise SaccadeError(
-                f"the processor's JSON lacks {sorted(names - given)} and has unknown {sorted(given - names)}; "
+                f"the processor's JSON lacks {sorted(names - given)} and adds {sorted(given - names)}; "
                 "use the file saved with the weights"
             )
         return cls(
@@ -98,7 +99,7 @@ class Processor:
         }
 
     def place(self, image, size: tuple[int, int] | None = None) -> tuple[np.ndarray, Placement]:
-        """One picture -> its canvas, uint8 (H, W, 3), and where it lies on it. size None = the best of ours."""
+        """One picture -> its canvas, uint8 (H, W, 3), and where it lies there. size None = the best fit."""
         pixels = read_image(image)
         return letterbox(pixels, size or choose_size(pixels.shape[:2], self.config.image_sizes))
 
@@ -129,7 +130,7 @@ class Processor:
         """The label of an answer of task `vqa`."""
         if answer not in self._index:
             raise SaccadeError(
-                f"{answer!r} is not one of the {len(self._index)} answers of this processor; add it"
+                f"{answer!r} is not among the {len(self._index)} answers of the processor; add it"
             )
         return self._index[answer]
 
@@ -143,11 +144,11 @@ class Processor:
         return self.config.answers[index]
 
     def save(self, directory: str | os.PathLike) -> None:
-        """Write tokenizer.json and processor.json into a directory that exists."""
+        """Write tokenizer.json and processor.json into a directory. Raises: SaccadeError: disk full, no permission."""
         folder = Path(directory)
         self.tokenizer.save(folder / "tokenizer.json")
         text = json.dumps(self.config.to_json(), indent=1, ensure_ascii=False) + "\n"
-        (folder / "processor.json").write_text(text, encoding="utf-8")
+        write_text(folder / "processor.json", text)
 
     @classmethod
     def load(cls, directory: str | os.PathLike) -> "Processor":
@@ -166,7 +167,5 @@ def stack(canvases: Iterable[np.ndarray]) -> np.ndarray:
     canvases = list(canvases)
     sizes = sorted({canvas.shape[:2] for canvas in canvases})
     if len(sizes) != 1:
-        raise SaccadeError(
-            f"a batch needs one canvas size, these images go onto {sizes}; split them by shape"
-        )
+        raise SaccadeError(f"a batch has one canvas size, these images need {sizes}; split them by shape")
     return np.stack(canvases)

@@ -14,6 +14,7 @@ from tokenizers import Tokenizer as BPE
 from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
 from saccade.errors import SaccadeError
+from saccade.files import write_text
 
 PAD, BOS, EOS = 0, 1, 2
 SPECIALS = ("<pad>", "<bos>", "<eos>")
@@ -38,9 +39,10 @@ class Tokenizer:
 
     def __init__(self, bpe: BPE):
         for index, name in enumerate(SPECIALS):
-            if bpe.token_to_id(name) != index:
+            given = bpe.token_to_id(name)
+            if given != index:
                 raise SaccadeError(
-                    f"this tokenizer has {name} at {bpe.token_to_id(name)}, not {index}; make it with Tokenizer.train"
+                    f"the tokenizer has {name} at {given}, not at {index}; make it with Tokenizer.train"
                 )
         bpe.encode_special_tokens = True
         self._bpe = bpe
@@ -54,9 +56,7 @@ class Tokenizer:
         alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
         least = len(alphabet) + len(SPECIALS)
         if vocab_size < least:
-            raise SaccadeError(
-                f"vocab_size is {vocab_size}, the least is {least} (bytes and specials); raise it"
-            )
+            raise SaccadeError(f"vocab_size is {vocab_size}, it needs {least} (bytes, specials); raise it")
         bpe = BPE(models.BPE())
         bpe.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
         bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -88,8 +88,8 @@ class Tokenizer:
         return cls(bpe)
 
     def save(self, path: str | os.PathLike) -> None:
-        """Write one JSON file."""
-        Path(path).write_text(self.to_json(), encoding="utf-8")
+        """Write one JSON file. Raises: SaccadeError: disk full, no permission."""
+        write_text(path, self.to_json())
 
     def to_json(self) -> str:
         return self._bpe.to_str(pretty=True)
@@ -136,9 +136,8 @@ def check_text(text: str, max_chars: int = MAX_CHARS, lexicon: Collection[str] |
     for position, character in enumerate(text):
         # Cc: control; Cf: invisible, as the marks that reverse text; Cs: half of a surrogate pair.
         if unicodedata.category(character) in ("Cc", "Cf", "Cs"):
-            raise SaccadeError(
-                f"the text has a control character (U+{ord(character):04X}) at position {position + 1}; remove it"
-            )
+            code = f"U+{ord(character):04X}"
+            raise SaccadeError(f"the text has a control character, {code}, at {position + 1}; remove it")
     if not text:
         raise SaccadeError("the text is empty; write a question or a statement")
     if lexicon is None:
@@ -173,7 +172,5 @@ def _in_lexicon(text: str, lexicon: frozenset[str]) -> str:
 
 def _unknown_word(word: str, lexicon: frozenset[str]) -> str:
     near = difflib.get_close_matches(word, sorted(lexicon), n=3, cutoff=0.6)
-    hint = (
-        f"did you mean {' or '.join(near)}?" if near else "use other words, `saccade scene --json` shows some"
-    )
+    hint = f"did you mean {' or '.join(near)}?" if near else "say it in other words"
     return f"the model does not know the word {word[:40]!r}: {hint}"
