@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -57,14 +58,13 @@ class ProcessorConfig:
                 f"the processor's JSON lacks {sorted(names - given)} and adds {sorted(given - names)}; "
                 "use the file saved with the weights"
             )
-        return cls(
-            **{
-                **record,
-                "image_sizes": tuple((int(height), int(width)) for height, width in record["image_sizes"]),
-                "answers": tuple(record["answers"]),
-                "lexicon": tuple(record["lexicon"]),
-            }
-        )
+        values: dict[str, Any] = {
+            **record,
+            "image_sizes": tuple((int(height), int(width)) for height, width in record["image_sizes"]),
+            "answers": tuple(record["answers"]),
+            "lexicon": tuple(record["lexicon"]),
+        }
+        return cls(**values)
 
 
 class Processor:
@@ -144,7 +144,7 @@ class Processor:
         return self.config.answers[index]
 
     def save(self, directory: str | os.PathLike) -> None:
-        """Write tokenizer.json and processor.json into a directory. Raises: SaccadeError: disk full, no permission."""
+        """Write tokenizer.json and processor.json. Raises: SaccadeError: disk full, no permission."""
         folder = Path(directory)
         self.tokenizer.save(folder / "tokenizer.json")
         text = json.dumps(self.config.to_json(), indent=1, ensure_ascii=False) + "\n"

@@ -24,8 +24,8 @@ NUMBER_WORDS = (
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
     "seventeen eighteen nineteen twenty"
 ).split()
-_OTHER_FORM = {str(i): word for i, word in enumerate(NUMBER_WORDS)}
-_OTHER_FORM |= {word: digits for digits, word in _OTHER_FORM.items()}
+_IN_WORDS: dict[str, str] = {str(number): word for number, word in enumerate(NUMBER_WORDS)}
+_OTHER_FORM = _IN_WORDS | {word: digits for digits, word in _IN_WORDS.items()}
 
 _WORD = re.compile(r"\w+(?:'\w+)*")
 _PUNCTUATION = frozenset(" .,;:!?'\"()-/")

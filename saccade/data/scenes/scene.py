@@ -1,6 +1,7 @@
 """What a scene is: typed objects on a canvas, nothing drawn and nothing said yet."""
 
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
 SHAPES = ("cube", "ball", "cone", "cylinder", "star")
 COLORS = ("red", "blue", "green", "yellow", "purple", "orange", "cyan", "gray")
@@ -22,6 +23,11 @@ class SceneObject:
     box_px: tuple[int, int, int, int]
     group: int = 0  # which panel it stands in; 0 in a scene of one panel
     layer: int = 0  # drawing order: a higher layer hides a lower one where they overlap
+
+    @classmethod
+    def from_json(cls, record: dict) -> "SceneObject":
+        values: dict[str, Any] = {**record, "box_px": tuple(record["box_px"])}
+        return cls(**values)
 
     @property
     def center_px(self) -> tuple[float, float]:
@@ -45,10 +51,9 @@ class Scene:
 
     @classmethod
     def from_json(cls, record: dict) -> "Scene":
-        objects = tuple(
-            SceneObject(**{**item, "box_px": tuple(item["box_px"])}) for item in record["objects"]
-        )
-        return cls(**{**record, "objects": objects})
+        objects = tuple(SceneObject.from_json(item) for item in record["objects"])
+        values: dict[str, Any] = {**record, "objects": objects}
+        return cls(**values)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +69,7 @@ class Example:
     """
 
     task: str
-    image: object
+    image: Any
     scene: Scene
     text: str = ""
     answer: str = ""
