@@ -26,9 +26,10 @@ class Collate:
         image_size: (height, width) of the canvas; None = the best for the images, which must agree.
         target_length: L of captions and rationales; None = the processor's.
     Call:
-        examples: B of them (retrieve: B/2 pairs, rows 2i and 2i + 1 are twins).
+        examples: B of them.
     Returns: dict: images uint8 (B, H, W, 3); tokens int32 (B, T); padding_mask bool (B, T); depth int32 (B,).
         vqa, statement, match, rationale: answer int32 (B,). ground: boxes float32 (B, 4), of the canvas.
+        retrieve: the four of every task again, of each example's minimal-edit twin, as `twin_images`, ...
         caption, rationale: decoder_tokens int32 (B, L), <bos> first; targets int32 (B, L), the same one
         to the left, <eos> last; loss_mask bool (B, L), True = targets count.
     Raises: SaccadeError: a text or target is longer than its length (states both), an answer is unknown.
@@ -45,8 +46,13 @@ class Collate:
             raise SaccadeError(f"{self.task!r} is not a task; choose one of {', '.join(TASKS)}")
 
     def __call__(self, examples: Sequence[Example]) -> dict[str, np.ndarray]:
+        batch = self._rows(examples)
         if self.task == "retrieve":
-            examples = [twin for example in examples for twin in (example, _pair(example))]
+            twins = self._rows([_pair(example) for example in examples])
+            batch |= {f"twin_{key}": value for key, value in twins.items()}
+        return batch
+
+    def _rows(self, examples: Sequence[Example]) -> dict[str, np.ndarray]:
         placed = [letterbox(example.image, self._size(example)) for example in examples]
         rows = [self.processor.encode(prompt(example), self.text_length) for example in examples]
         tokens, padding_mask = self.processor.pad(rows, self.text_length)

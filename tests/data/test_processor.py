@@ -117,7 +117,7 @@ def test_every_task_has_the_common_arrays_and_pickles(processor, task):
     one = example(task, answer=answer, target="the ball", box=(0.1, 0.2, 0.3, 0.4), pair=one)
     collate = pickle.loads(pickle.dumps(Collate(processor, task, text_length=19)))
     batch = collate([one] * 4)
-    rows = 8 if task == "retrieve" else 4
+    rows = 4
     assert batch["images"].shape == (rows, 36, 36, 3)
     assert batch["images"].dtype == np.uint8
     assert batch["tokens"].shape == batch["padding_mask"].shape == (rows, 19)
@@ -129,7 +129,7 @@ def test_every_task_has_the_common_arrays_and_pickles(processor, task):
         "caption": {"decoder_tokens", "targets", "loss_mask"},
         "rationale": {"decoder_tokens", "targets", "loss_mask", "answer"},
         "ground": {"boxes"},
-        "retrieve": set(),
+        "retrieve": {"twin_images", "twin_tokens", "twin_padding_mask", "twin_depth"},
     }
     assert set(batch) - {"images", "tokens", "padding_mask", "depth"} == expected[task]
     assert {batch[name].dtype.name for name in batch} <= {"uint8", "int32", "bool", "float32"}
@@ -183,16 +183,18 @@ def test_boxes_follow_the_image_onto_the_canvas(processor):
         Collate(processor, "ground")([example("ground")])
 
 
-def test_retrieval_interleaves_twins(processor):
+def test_retrieval_twins_stand_beside_their_originals(processor):
     def twins(value, first, second):
         other = example("retrieve", image=picture(value=value + 1), text=second, depth=2)
         return example("retrieve", image=picture(value=value), text=first, depth=1, pair=other)
 
     batch = Collate(processor, "retrieve")([twins(10, "red", "blue"), twins(20, "cone", "star")])
-    assert batch["images"][:, 0, 0, 0].tolist() == [10, 11, 20, 21]
-    texts = [processor.tokenizer.decode(row) for row in batch["tokens"]]
-    assert texts == ["red", "blue", "cone", "star"]
-    assert batch["depth"].tolist() == [1, 2, 1, 2]
+    assert batch["images"][:, 0, 0, 0].tolist() == [10, 20]
+    assert batch["twin_images"][:, 0, 0, 0].tolist() == [11, 21]
+    decode = processor.tokenizer.decode
+    assert [decode(row) for row in batch["tokens"]] == ["red", "cone"]
+    assert [decode(row) for row in batch["twin_tokens"]] == ["blue", "star"]
+    assert batch["depth"].tolist() == [1, 1] and batch["twin_depth"].tolist() == [2, 2]
     with pytest.raises(SaccadeError, match="has no pair"):
         Collate(processor, "retrieve")([example("retrieve")])
 

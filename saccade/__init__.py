@@ -1,0 +1,32 @@
+"""Saccade: compact vision-language models that look again until they are sure."""
+
+import os
+from importlib import import_module
+
+__version__ = "0.1.0"
+
+# Keras reads its backend once, at import; JAX unless the user has chosen one.
+os.environ.setdefault("KERAS_BACKEND", "jax")
+
+_WHERE = {
+    "load": "saccade.pipeline",
+    "Pipeline": "saccade.pipeline",
+    "Processor": "saccade.data.processor",
+    "SaccadeError": "saccade.errors",
+    "Trainer": "saccade.train.trainer",
+    "VLMHRM": "saccade.models.vlm_hrm",
+    "VLMHRMConfig": "saccade.models.vlm_hrm",
+    "evaluate": "saccade.evaluate",
+}
+__all__ = sorted([*_WHERE, "__version__"])
+
+
+def __getattr__(name: str):
+    """Import on first use, so that `import saccade` stays instant and loads no Keras."""
+    if name in _WHERE:
+        return getattr(import_module(_WHERE[name]), name)
+    raise AttributeError(f"module 'saccade' has no attribute {name!r}; it has {', '.join(__all__)}")
+
+
+def __dir__() -> list[str]:
+    return __all__

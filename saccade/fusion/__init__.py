@@ -1,0 +1,1 @@
+"""Bringing modalities together: projections and resamplers."""

@@ -1,0 +1,1 @@
+"""Task heads: tensors in, dictionaries of tensors out."""

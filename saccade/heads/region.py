@@ -1,0 +1,69 @@
+"""Boxes from patches."""
+
+import keras
+from keras import ops
+
+from saccade.layers.normalization import RMSNorm
+from saccade.losses import to_xyxy
+
+
+class GroundingHead(keras.layers.Layer):
+    """Every patch proposes a box and says how likely it holds the centre of what is meant.
+
+    Args:
+        dim: width of a vision token.
+    Call:
+        vision: float (B, N, D), row-major.
+        grid: (rows, columns), rows * columns = N.
+    Returns: dict: `boxes` float32 (B, N, 4) cxcywh in [0, 1]; `score_logits` float32 (B, N).
+    """
+
+    def __init__(self, dim: int, **kwargs):
+        super().__init__(**kwargs)
+        self.dim = dim
+        self.norm = RMSNorm(dim, dtype=self.dtype_policy, name="norm")
+        self.hidden = keras.layers.Dense(dim, activation="silu", dtype=self.dtype_policy, name="hidden")
+        self.output_projection = keras.layers.Dense(5, dtype="float32", name="output")
+
+    def build(self, input_shape=None):
+        self.norm.build()
+        self.hidden.build((None, None, self.dim))
+        self.output_projection.build((None, None, self.dim))
+
+    def call(self, vision, grid):
+        raw = self.output_projection(self.hidden(self.norm(vision)))
+        centers = patch_centers(grid)
+        # A patch may point up to one patch beyond itself; sizes are shares of the whole image.
+        reach = ops.convert_to_tensor([1.5 / grid[1], 1.5 / grid[0]], dtype="float32")
+        center = ops.clip(centers + ops.tanh(raw[..., :2]) * reach, 0.0, 1.0)
+        size = ops.sigmoid(raw[..., 2:4] - 1.5)
+        return {"boxes": ops.concatenate([center, size], axis=-1), "score_logits": raw[..., 4]}
+
+
+def patch_centers(grid):
+    """float32 (1, N, 2): (x, y) of every patch centre in [0, 1], row-major."""
+    rows, columns = grid
+    y = (ops.arange(rows, dtype="float32") + 0.5) / rows
+    x = (ops.arange(columns, dtype="float32") + 0.5) / columns
+    xx, yy = ops.meshgrid(x, y, indexing="xy")
+    return ops.reshape(ops.stack([xx, yy], axis=-1), (1, rows * columns, 2))
+
+
+def containing_patch(boxes, grid):
+    """int32 (B,): the patch that holds the centre of each xyxy box (B, 4)."""
+    rows, columns = grid
+    center = (boxes[:, :2] + boxes[:, 2:]) / 2
+    column = ops.clip(ops.cast(center[:, 0] * columns, "int32"), 0, columns - 1)
+    row = ops.clip(ops.cast(center[:, 1] * rows, "int32"), 0, rows - 1)
+    return row * columns + column
+
+
+def best_box(outputs):
+    """The box of the highest-scoring patch.
+
+    Returns: boxes float32 (B, 4) xyxy in [0, 1]; confidence float32 (B,), that patch's share of the scores.
+    """
+    scores = ops.softmax(outputs["score_logits"], axis=-1)
+    best = ops.argmax(scores, axis=-1)
+    picked = ops.take_along_axis(outputs["boxes"], best[:, None, None], axis=1)[:, 0]
+    return ops.clip(to_xyxy(picked), 0.0, 1.0), ops.max(scores, axis=-1)

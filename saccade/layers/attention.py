@@ -1,0 +1,89 @@
+"""The one attention: self or cross, masked, cached, with scores on request."""
+
+import keras
+from keras import ops
+
+
+class Attention(keras.layers.Layer):
+    """Multi-head scaled dot-product attention.
+
+    softmax(Q K^T / sqrt(E)) V per head, scores in float32. A query whose mask allows no key reads
+    zeros, so an all-padding segment adds nothing, whatever its length.
+
+    Args:
+        dim: width of the queries and of the result.
+        num_heads: A; must divide dim.
+        use_bias: biases on all four projections.
+    Call:
+        x: float (B, T, D).
+        memory: float (B, M, C), what is attended; None = x itself. Or the pair (keys, values) that
+            `project_memory` returned, to read one memory many times.
+        attention_mask: bool, broadcastable to (B, T, M), True = may attend; None = all.
+        return_scores: also return the weights.
+    Returns: float (B, T, D), dtype of x; with `return_scores`, also float32 (B, A, T, M).
+    Raises: ValueError: num_heads does not divide dim (states both).
+    Source: Attention Is All You Need, section 3.2, arXiv:1706.03762.
+    """
+
+    def __init__(self, dim: int, num_heads: int, use_bias: bool = False, **kwargs):
+        super().__init__(**kwargs)
+        if dim % num_heads:
+            raise ValueError(f"num_heads={num_heads} does not divide dim={dim}; choose a divisor")
+        self.dim = dim
+        self.num_heads = num_heads
+        self.use_bias = use_bias
+        self.head_dim = dim // num_heads
+        self.query = keras.layers.Dense(dim, use_bias=use_bias, dtype=self.dtype_policy, name="query")
+        # Keys and values share one product: they always read the same input.
+        self.key_value = keras.layers.Dense(
+            2 * dim, use_bias=use_bias, dtype=self.dtype_policy, name="key_value"
+        )
+        self.output_projection = keras.layers.Dense(
+            dim, use_bias=use_bias, dtype=self.dtype_policy, name="output"
+        )
+
+    def build(self, input_shape=None, memory_dim: int | None = None):
+        self.query.build((None, self.dim))
+        self.key_value.build((None, memory_dim or self.dim))
+        self.output_projection.build((None, self.dim))
+
+    def _split(self, x):
+        return ops.reshape(x, (*ops.shape(x)[:-1], self.num_heads, self.head_dim))
+
+    def project_memory(self, memory):
+        """Keys and values of `memory` (B, M, C): two float (B, M, A, E)."""
+        keys, values = ops.split(self.key_value(memory), 2, axis=-1)
+        return self._split(keys), self._split(values)
+
+    def call(self, x, memory=None, attention_mask=None, return_scores=False):
+        queries = self._split(self.query(x))
+        if not isinstance(memory, (tuple, list)):
+            memory = self.project_memory(x if memory is None else memory)
+        keys, values = memory
+        mask = None if attention_mask is None else ops.expand_dims(attention_mask, 1)
+        if return_scores:
+            mixed, scores = _attend_with_scores(queries, keys, values, mask)
+        else:
+            mixed = ops.dot_product_attention(queries, keys, values, mask=mask, flash_attention=False)
+        if mask is not None:
+            readable = ops.transpose(ops.any(mask, axis=-1, keepdims=True), (0, 2, 1, 3))
+            mixed = ops.where(readable, mixed, ops.zeros_like(mixed))
+        result = self.output_projection(ops.reshape(mixed, (*ops.shape(mixed)[:-2], self.dim)))
+        return (result, scores) if return_scores else result
+
+
+def _attend_with_scores(queries, keys, values, mask):
+    scale = queries.shape[-1] ** -0.5
+    logits = ops.einsum("btae,bmae->batm", ops.cast(queries, "float32"), ops.cast(keys, "float32")) * scale
+    if mask is not None:
+        logits = ops.where(mask, logits, -1e30)
+    scores = ops.softmax(logits, axis=-1)
+    if mask is not None:
+        scores = ops.where(ops.any(mask, axis=-1, keepdims=True), scores, 0.0)
+    return ops.einsum("batm,bmae->btae", ops.cast(scores, values.dtype), values), scores
+
+
+def causal_mask(length: int):
+    """bool (1, T, T): position t may attend 0..t."""
+    positions = ops.arange(length)
+    return ops.expand_dims(ops.expand_dims(positions, 1) >= ops.expand_dims(positions, 0), 0)

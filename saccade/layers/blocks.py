@@ -1,0 +1,190 @@
+"""Transformer blocks: feed-forward nets, encoder, decoder and the cross-modal block of VLM-HRM."""
+
+import keras
+from keras import ops
+
+from saccade.layers.attention import Attention
+from saccade.layers.normalization import RMSNorm, rms
+
+
+class MLP(keras.layers.Layer):
+    """Dense, GELU (tanh form), Dense, with biases: the feed-forward net of SigLIP.
+
+    Call: x: float (B, T, D).
+    Returns: float (B, T, D), dtype of x.
+    """
+
+    def __init__(self, dim: int, mlp_dim: int, **kwargs):
+        super().__init__(**kwargs)
+        self.dim = dim
+        self.mlp_dim = mlp_dim
+        self.up = keras.layers.Dense(mlp_dim, dtype=self.dtype_policy, name="up")
+        self.down = keras.layers.Dense(dim, dtype=self.dtype_policy, name="down")
+
+    def build(self, input_shape=None):
+        self.up.build((None, self.dim))
+        self.down.build((None, self.mlp_dim))
+
+    def call(self, x):
+        return self.down(ops.gelu(self.up(x), approximate=True))
+
+
+class SwiGLU(keras.layers.Layer):
+    """down(silu(gate(x)) * up(x)) without biases; gate and up are one product.
+
+    Call: x: float (B, T, D).
+    Returns: float (B, T, D), dtype of x.
+    Source: GLU Variants Improve Transformer, equation 6, arXiv:2002.05202.
+    """
+
+    def __init__(self, dim: int, mlp_dim: int, **kwargs):
+        super().__init__(**kwargs)
+        self.dim = dim
+        self.mlp_dim = mlp_dim
+        self.gate_up = keras.layers.Dense(
+            2 * mlp_dim, use_bias=False, dtype=self.dtype_policy, name="gate_up"
+        )
+        self.down = keras.layers.Dense(dim, use_bias=False, dtype=self.dtype_policy, name="down")
+
+    def build(self, input_shape=None):
+        self.gate_up.build((None, self.dim))
+        self.down.build((None, self.mlp_dim))
+
+    def call(self, x):
+        gate, up = ops.split(self.gate_up(x), 2, axis=-1)
+        return self.down(ops.silu(gate) * up)
+
+
+class EncoderBlock(keras.layers.Layer):
+    """Pre-LN self-attention and MLP, with biases: the block of SigLIP's vision and text towers.
+
+    Call:
+        x: float (B, N, D).
+        attention_mask: bool (B, N, N) or broadcastable, True = may attend; None = all.
+    Returns: float (B, N, D), dtype of x.
+    Source: SigLIP, arXiv:2303.15343; the block is ViT's, arXiv:2010.11929, equations 2 and 3.
+    """
+
+    def __init__(self, dim: int, num_heads: int, mlp_dim: int, epsilon: float = 1e-6, **kwargs):
+        super().__init__(**kwargs)
+        self.dim = dim
+        self.num_heads = num_heads
+        self.mlp_dim = mlp_dim
+        self.epsilon = epsilon
+        policy = self.dtype_policy
+        self.attention_norm = keras.layers.LayerNormalization(
+            epsilon=epsilon, dtype=policy, name="attention_norm"
+        )
+        self.attention = Attention(dim, num_heads, use_bias=True, dtype=policy, name="attention")
+        self.mlp_norm = keras.layers.LayerNormalization(epsilon=epsilon, dtype=policy, name="mlp_norm")
+        self.mlp = MLP(dim, mlp_dim, dtype=policy, name="mlp")
+
+    def build(self, input_shape=None):
+        for norm in (self.attention_norm, self.mlp_norm):
+            norm.build((None, None, self.dim))
+        self.attention.build()
+        self.mlp.build()
+
+    def call(self, x, attention_mask=None):
+        x = x + self.attention(self.attention_norm(x), attention_mask=attention_mask)
+        return x + self.mlp(self.mlp_norm(x))
+
+
+class DecoderBlock(keras.layers.Layer):
+    """Pre-norm causal self-attention, cross-attention to a memory, SwiGLU.
+
+    Call:
+        x: float (B, T, D).
+        self_memory: the pair (keys, values) x attends, each (B, M, A, E); `self_keys_values` makes it.
+        memory: the pair (keys, values) of the memory, from `cross_keys_values`.
+        self_mask: bool (B, T, M), True = may attend.
+        memory_mask: bool (B, 1, S), True = may attend.
+    Returns: float (B, T, D), dtype of x.
+    """
+
+    def __init__(self, dim: int, num_heads: int, mlp_dim: int, **kwargs):
+        super().__init__(**kwargs)
+        self.dim = dim
+        self.num_heads = num_heads
+        self.mlp_dim = mlp_dim
+        policy = self.dtype_policy
+        self.self_norm = RMSNorm(dim, dtype=policy, name="self_norm")
+        self.self_attention = Attention(dim, num_heads, dtype=policy, name="self_attention")
+        self.cross_norm = RMSNorm(dim, dtype=policy, name="cross_norm")
+        self.cross_attention = Attention(dim, num_heads, dtype=policy, name="cross_attention")
+        self.mlp_norm = RMSNorm(dim, dtype=policy, name="mlp_norm")
+        self.mlp = SwiGLU(dim, mlp_dim, dtype=policy, name="mlp")
+
+    def build(self, input_shape=None):
+        for part in (self.self_norm, self.cross_norm, self.mlp_norm, self.mlp):
+            part.build()
+        self.self_attention.build()
+        self.cross_attention.build()
+
+    def self_keys_values(self, x):
+        return self.self_attention.project_memory(self.self_norm(x))
+
+    def cross_keys_values(self, memory):
+        return self.cross_attention.project_memory(memory)
+
+    def call(self, x, self_memory, memory, self_mask, memory_mask):
+        x = x + self.self_attention(self.self_norm(x), self_memory, self_mask)
+        x = x + self.cross_attention(self.cross_norm(x), memory, memory_mask)
+        return x + self.mlp(self.mlp_norm(x))
+
+
+class CrossModalBlock(keras.layers.Layer):
+    """Let every token read all, then vision read text and text read vision, then think.
+
+    Post-norm, as in TRM: h = rms(h + sub(h)), which keeps a recursion's state at unit scale.
+    The two cross-attentions act on their own segment only, each with its own residual; task and
+    fusion tokens pass them by. `cross=False` leaves them out.
+
+    Args:
+        dim, num_heads, mlp_dim: widths; SwiGLU's inner width is mlp_dim.
+    Call:
+        z: float (B, S, D).
+        padding_mask: bool (B, S), True = keep.
+        layout: has `vision` and `text`, slices of S (static).
+        return_scores: also return what the self-attention looked at.
+    Returns: float (B, S, D), dtype of z; with `return_scores`, also float32 (B, A, S, S).
+    Source: TRM block, arXiv:2510.04871; two-way cross-attention as in LXMERT, section 2, arXiv:1908.07490.
+    """
+
+    def __init__(self, dim: int, num_heads: int, mlp_dim: int, cross: bool = True, **kwargs):
+        super().__init__(**kwargs)
+        self.dim = dim
+        self.num_heads = num_heads
+        self.mlp_dim = mlp_dim
+        self.cross = cross
+        policy = self.dtype_policy
+        self.self_attention = Attention(dim, num_heads, dtype=policy, name="self_attention")
+        self.mlp = SwiGLU(dim, mlp_dim, dtype=policy, name="mlp")
+        if cross:
+            self.vision_reads_text = Attention(dim, num_heads, dtype=policy, name="vision_reads_text")
+            self.text_reads_vision = Attention(dim, num_heads, dtype=policy, name="text_reads_vision")
+
+    def build(self, input_shape=None):
+        self.self_attention.build()
+        self.mlp.build()
+        if self.cross:
+            self.vision_reads_text.build()
+            self.text_reads_vision.build()
+
+    def call(self, z, padding_mask, layout, return_scores=False):
+        keys_mask = ops.expand_dims(padding_mask, 1)
+        mixed = self.self_attention(z, attention_mask=keys_mask, return_scores=return_scores)
+        mixed, scores = mixed if return_scores else (mixed, None)
+        z = rms(z + mixed)
+        if self.cross:
+            z = self._cross(z, keys_mask, layout.vision, layout.text)
+        z = rms(z + self.mlp(z))
+        return (z, scores) if return_scores else z
+
+    def _cross(self, z, keys_mask, vision, text):
+        seen, said = z[:, vision], z[:, text]
+        # Both directions read the same state: neither sees the other's update.
+        new_seen = rms(seen + self.vision_reads_text(seen, said, keys_mask[:, :, text]))
+        new_said = rms(said + self.text_reads_vision(said, seen, keys_mask[:, :, vision]))
+        parts = [z[:, : vision.start], new_seen, z[:, vision.stop : text.start], new_said, z[:, text.stop :]]
+        return ops.concatenate([part for part in parts if part.shape[1] != 0], axis=1)

@@ -1,0 +1,117 @@
+"""Turning pixels and token ids into vectors."""
+
+import keras
+from keras import ops
+
+
+class PatchEmbedding(keras.layers.Layer):
+    """Pixels to patch vectors with learned 2-D positions, for any H x W that the patch divides.
+
+    Without a stem it is SigLIP's single convolution (kernel = stride = patch). With one, 3x3 convolutions of
+    stride 2 come first (Early Convolutions Help Transformers See Better, arXiv:2106.14881): a model
+    trained from scratch learns edges sooner.
+
+    Args:
+        dim: width of a patch vector.
+        patch_size: pixels a side.
+        grid: (rows, columns) of the position table; other grids get it interpolated.
+        stem: channels of the stem's convolutions; 2 ** len(stem) must divide patch_size.
+    Call: images: float (B, H, W, 3) in [0, 1].
+    Returns: float (B, H * W / patch_size^2, D), row-major.
+    Raises: ValueError: the patch does not divide the image, or the stem outgrows the patch.
+    """
+
+    def __init__(self, dim: int, patch_size: int, grid: tuple, stem: tuple = (), **kwargs):
+        super().__init__(**kwargs)
+        if patch_size % 2 ** len(stem):
+            raise ValueError(
+                f"a stem of {len(stem)} strided convolutions shrinks by {2 ** len(stem)}, which does not divide "
+                f"patch_size={patch_size}; shorten the stem"
+            )
+        self.dim = dim
+        self.patch_size = patch_size
+        self.grid = tuple(grid)
+        self.stem = tuple(stem)
+        policy = self.dtype_policy
+        self.convolutions = [
+            keras.layers.Conv2D(width, 3, strides=2, padding="same", dtype=policy, name=f"stem_{i}")
+            for i, width in enumerate(stem)
+        ]
+        self.norms = [
+            keras.layers.LayerNormalization(epsilon=1e-6, dtype=policy, name=f"stem_norm_{i}")
+            for i in range(len(stem))
+        ]
+        rest = patch_size // 2 ** len(stem)
+        self.projection = keras.layers.Conv2D(dim, rest, strides=rest, dtype=policy, name="projection")
+
+    def build(self, input_shape=None):
+        channels = 3
+        for convolution, norm in zip(self.convolutions, self.norms, strict=True):
+            convolution.build((None, None, None, channels))
+            channels = convolution.filters
+            norm.build((None, None, None, channels))
+        self.projection.build((None, None, None, channels))
+        self.positions = self.add_weight(
+            shape=(*self.grid, self.dim),
+            initializer=keras.initializers.TruncatedNormal(stddev=0.02),
+            name="positions",
+        )
+
+    def call(self, images):
+        height, width = images.shape[1:3]
+        if height % self.patch_size or width % self.patch_size:
+            raise ValueError(
+                f"image of {height} x {width} px is not a multiple of patch_size={self.patch_size}; resize it"
+            )
+        x = images
+        for convolution, norm in zip(self.convolutions, self.norms, strict=True):
+            x = ops.gelu(norm(convolution(x)), approximate=True)
+        x = self.projection(x)
+        rows, columns = x.shape[1:3]
+        x = x + ops.cast(self._positions_at((rows, columns)), x.dtype)
+        return ops.reshape(x, (-1, rows * columns, self.dim))
+
+    def _positions_at(self, grid):
+        table = ops.convert_to_tensor(self.positions)
+        if grid == self.grid:
+            return table
+        return ops.image.resize(ops.cast(table, "float32"), grid, interpolation="bilinear")
+
+
+class TokenEmbedding(keras.layers.Layer):
+    """Token ids to vectors plus learned positions, and the tied way back to logits.
+
+    Args:
+        vocab_size: V.  dim: D.  max_length: longest sequence.
+    Call:
+        tokens: int32 (B, T).
+        start: int, position of the first token (a tensor while decoding with a cache).
+    Returns: float (B, T, D).
+    Raises: ValueError: T exceeds max_length (states both).
+    """
+
+    def __init__(self, vocab_size: int, dim: int, max_length: int, **kwargs):
+        super().__init__(**kwargs)
+        self.vocab_size = vocab_size
+        self.dim = dim
+        self.max_length = max_length
+
+    def build(self, input_shape=None):
+        normal = keras.initializers.TruncatedNormal(stddev=self.dim**-0.5)
+        self.table = self.add_weight(shape=(self.vocab_size, self.dim), initializer=normal, name="table")
+        self.positions = self.add_weight(
+            shape=(self.max_length, self.dim), initializer=normal, name="positions"
+        )
+
+    def call(self, tokens, start=0):
+        length = tokens.shape[1]
+        if length > self.max_length:
+            raise ValueError(f"{length} tokens exceed max_length={self.max_length}; shorten the text")
+        x = ops.take(self.table, tokens, axis=0)
+        positions = ops.slice(ops.convert_to_tensor(self.positions), (start, 0), (length, self.dim))
+        return ops.cast(x + ops.expand_dims(positions, 0), self.compute_dtype)
+
+    def unembed(self, hidden):
+        """hidden (B, T, D) -> logits float32 (B, T, V), with the embedding's own table."""
+        table = ops.cast(ops.transpose(self.table), hidden.dtype)
+        return ops.cast(ops.matmul(hidden, table), "float32")

@@ -1,0 +1,40 @@
+"""Root-mean-square normalisation, in float32 whatever the compute dtype."""
+
+import keras
+from keras import ops
+
+
+def rms(x, epsilon: float = 1e-5):
+    """x / sqrt(mean(x^2)) over the last axis, no scale.
+
+    Args:
+        x: float (..., D).
+        epsilon: added to the mean square.
+    Returns: float (..., D), dtype of x; computed in float32.
+    Source: RMSNorm, arXiv:1910.07467, equation 4 without gain; TRM, arXiv:2510.04871.
+    """
+    wide = ops.cast(x, "float32")
+    scale = ops.rsqrt(ops.mean(ops.square(wide), axis=-1, keepdims=True) + epsilon)
+    return ops.cast(wide * scale, x.dtype)
+
+
+class RMSNorm(keras.layers.Layer):
+    """`rms` with a learned gain (ones at the start).
+
+    Args:
+        dim: width of x.
+        epsilon: added to the mean square.
+    Call: x: float (..., D).
+    Returns: float (..., D), dtype of x.
+    """
+
+    def __init__(self, dim: int, epsilon: float = 1e-5, **kwargs):
+        super().__init__(**kwargs)
+        self.dim = dim
+        self.epsilon = epsilon
+
+    def build(self, input_shape=None):
+        self.scale = self.add_weight(shape=(self.dim,), initializer="ones", name="scale")
+
+    def call(self, x):
+        return rms(x, self.epsilon) * ops.cast(self.scale, x.dtype)

@@ -1,0 +1,42 @@
+"""Pooling a set of vectors into one."""
+
+import keras
+from keras import ops
+
+
+class AttentionPooling(keras.layers.Layer):
+    """A weighted mean whose weights are learned, several to a vector.
+
+    Head a of the result is sum_n softmax_n(x W)_na x_na: each head picks its own tokens.
+
+    Args:
+        dim: width.  num_heads: A; must divide dim.
+    Call:
+        x: float (B, N, D).
+        padding_mask: bool (B, N), True = keep; None = all. A row without any gives zeros.
+    Returns: float (B, D), dtype of x.
+    Raises: ValueError: num_heads does not divide dim (states both).
+    Source: self-attentive sentence embedding, arXiv:1703.03130, section 2 (one linear layer instead of two).
+    """
+
+    def __init__(self, dim: int, num_heads: int = 8, **kwargs):
+        super().__init__(**kwargs)
+        if dim % num_heads:
+            raise ValueError(f"num_heads={num_heads} does not divide dim={dim}; choose a divisor")
+        self.dim = dim
+        self.num_heads = num_heads
+        self.score = keras.layers.Dense(num_heads, dtype="float32", name="score")
+
+    def build(self, input_shape=None):
+        self.score.build((None, None, self.dim))
+
+    def call(self, x, padding_mask=None):
+        logits = self.score(x)
+        if padding_mask is not None:
+            logits = ops.where(ops.expand_dims(padding_mask, -1), logits, -1e30)
+        weights = ops.softmax(logits, axis=1)
+        if padding_mask is not None:
+            weights = ops.where(ops.expand_dims(padding_mask, -1), weights, 0.0)
+        parts = ops.reshape(x, (-1, x.shape[1], self.num_heads, self.dim // self.num_heads))
+        pooled = ops.einsum("bna,bnae->bae", ops.cast(weights, x.dtype), parts)
+        return ops.reshape(pooled, (-1, self.dim))

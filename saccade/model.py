@@ -1,0 +1,120 @@
+"""The only base class: a Keras model made from one frozen dataclass, saved as safetensors + JSON."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from saccade.errors import SaccadeError
+from saccade.files import atomic_directory, load_tensors, save_tensors
+
+WEIGHTS, CONFIG = "model.safetensors", "config.json"
+
+
+class Model(keras.Model):
+    """Subclasses set `Config` (a frozen dataclass with `from_json`) and build everything in `build`.
+
+    `model.save(directory)` writes config.json + model.safetensors; `Model.load(directory)` reads them.
+    `model.save("x.keras")` is Keras's own format, for interchange.
+    """
+
+    Config: type
+
+    def __init__(self, config, **kwargs):
+        kwargs.setdefault("name", type(self).__name__.lower())
+        super().__init__(**kwargs)
+        self.config = config
+
+    def get_config(self) -> dict:
+        return {**super().get_config(), "config": asdict(self.config)}
+
+    @classmethod
+    def from_config(cls, config: dict, custom_objects=None):
+        return cls(**{**config, "config": cls.Config.from_json(config["config"])})
+
+    def named_variables(self) -> dict:
+        """Every variable under its path without the model's own name; paths are unique."""
+        named = {variable.path.split("/", 1)[1]: variable for variable in self.variables}
+        if len(named) != len(self.variables):
+            raise ValueError(f"{type(self).__name__} has two variables of one path; name its layers")
+        return named
+
+    def save(self, path, dtype: str | None = None, **kwargs):
+        """Write a directory (or Keras's own file when the name ends in .keras). `dtype` narrows the weights."""
+        if str(path).endswith(".keras"):
+            return super().save(path, **kwargs)
+        with atomic_directory(Path(path)) as folder:
+            self.write(folder, dtype)
+
+    def write(self, folder: Path, dtype: str | None = None) -> None:
+        """Write config.json and model.safetensors into an existing folder."""
+        tensors = {name: np.asarray(keras.ops.convert_to_numpy(v)) for name, v in self.named_variables().items()}
+        if dtype is not None:
+            import ml_dtypes  # ships with jax: gives NumPy its bfloat16
+
+            narrow = np.dtype(getattr(ml_dtypes, dtype, dtype))
+            tensors = {k: t.astype(narrow) if t.dtype == np.float32 else t for k, t in tensors.items()}
+        digest = save_tensors(folder / WEIGHTS, tensors, {"format": "saccade"})
+        record = {"model": type(self).__name__, "config": asdict(self.config), "weights_sha256": digest}
+        (folder / CONFIG).write_text(json.dumps(record, indent=1) + "\n")
+
+    @classmethod
+    def load(cls, folder, dtype: str = "float32"):
+        """Read a directory that `save` wrote; hashes, names and shapes are checked.
+
+        Raises: SaccadeError: unreadable, altered, or of another configuration.
+        """
+        folder = Path(folder)
+        record = read_config(folder)
+        if record.get("model") != cls.__name__:
+            raise SaccadeError(f"{folder / CONFIG} describes a {record.get('model')!r}, not a {cls.__name__}")
+        try:
+            config = cls.Config.from_json(record["config"])
+        except (TypeError, KeyError, ValueError) as error:
+            raise SaccadeError(f"{folder / CONFIG} is no {cls.__name__} configuration: {error}") from error
+        tensors = load_tensors(folder / WEIGHTS, record.get("weights_sha256"))
+        return cls._with_weights(config, tensors, dtype, str(folder))
+
+    @classmethod
+    def _with_weights(cls, config, tensors: dict, dtype: str, source: str):
+        # Variables made inside a StatelessScope get their first value when it closes: from the file here,
+        # which spares drawing (and compiling) random weights that would be overwritten at once.
+        with keras.StatelessScope():
+            model = cls(config, dtype=dtype)
+            named = model.named_variables()
+            _audit(named, tensors, source)
+            for name, variable in named.items():
+                variable._initializer = _constant(tensors[name])
+        return model
+
+
+def _constant(value):
+    return lambda shape, dtype=None: np.asarray(value).astype(dtype)
+
+
+def _audit(named: dict, tensors: dict, source: str) -> None:
+    missing, unused = sorted(named.keys() - tensors.keys()), sorted(tensors.keys() - named.keys())
+    if missing or unused:
+        raise SaccadeError(
+            f"the weights of {source} are of another configuration: {len(missing)} missing (first: {missing[:1]}), "
+            f"{len(unused)} unused (first: {unused[:1]}); use the config.json they were saved with"
+        )
+    for name, variable in named.items():
+        if tuple(variable.shape) != tuple(tensors[name].shape):
+            raise SaccadeError(
+                f"the weights of {source} are of another configuration: {name} is "
+                f"{tuple(tensors[name].shape)}, the model wants {tuple(variable.shape)}"
+            )
+
+
+def read_config(folder: Path) -> dict:
+    """The parsed config.json of a model directory. Raises: SaccadeError naming what is wrong."""
+    path = Path(folder) / CONFIG
+    if not path.is_file():
+        raise SaccadeError(f"{folder} is not a model directory: it has no {CONFIG}; give one that `save` wrote")
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise SaccadeError(f"{path} is not readable JSON ({error}); download or save the model again") from error

@@ -1,0 +1,1 @@
+"""One file a model, with its config and presets beside the class."""

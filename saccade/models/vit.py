@@ -1,0 +1,65 @@
+"""The vision tower: a SigLIP-style ViT for any image the patch divides."""
+
+from dataclasses import dataclass
+
+import keras
+
+from saccade.layers.blocks import EncoderBlock
+from saccade.layers.embeddings import PatchEmbedding
+
+
+@dataclass(frozen=True, slots=True)
+class ViTConfig:
+    """`image_size` (height, width) sets the position table; other sizes interpolate it."""
+
+    dim: int = 192
+    depth: int = 4
+    num_heads: int = 3
+    mlp_dim: int = 768
+    patch_size: int = 8
+    image_size: tuple = (128, 128)
+    stem: tuple = ()
+
+    def grid(self, image_size) -> tuple[int, int]:
+        """(rows, columns) of patches of an image of this size."""
+        return image_size[0] // self.patch_size, image_size[1] // self.patch_size
+
+
+class ViT(keras.layers.Layer):
+    """Patches, pre-LN blocks, a final LayerNorm; no CLS token, no pooling.
+
+    Call: images: float (B, H, W, 3) in [0, 1].
+    Returns: float (B, N, C), row-major patches.
+    Source: SigLIP's vision tower, arXiv:2303.15343. Differs: an optional convolutional stem.
+    """
+
+    def __init__(self, config: ViTConfig, remat: bool = False, **kwargs):
+        super().__init__(**kwargs)
+        self.config = config
+        self.remat = remat
+        policy = self.dtype_policy
+        self.patches = PatchEmbedding(
+            config.dim,
+            config.patch_size,
+            config.grid(config.image_size),
+            config.stem,
+            dtype=policy,
+            name="patches",
+        )
+        self.blocks = [
+            EncoderBlock(config.dim, config.num_heads, config.mlp_dim, dtype=policy, name=f"block_{i}")
+            for i in range(config.depth)
+        ]
+        self.norm = keras.layers.LayerNormalization(epsilon=1e-6, dtype=policy, name="norm")
+
+    def build(self, input_shape=None):
+        self.patches.build()
+        for block in self.blocks:
+            block.build()
+        self.norm.build((None, None, self.config.dim))
+
+    def call(self, images):
+        x = self.patches(images)
+        for block in self.blocks:
+            x = keras.remat(block)(x) if self.remat else block(x)
+        return self.norm(x)

@@ -1,0 +1,1 @@
+"""Recursive reasoning: H/L cycles, halting, and the scheduler that turns saved steps into saved time."""

@@ -1,0 +1,98 @@
+"""H/L cycles: two states that refine each other, with gradient through the last cycle only."""
+
+from functools import partial
+
+import keras
+from keras import ops
+
+
+class BlockStack(keras.layers.Layer):
+    """Blocks one after another: the net f of a recursion.
+
+    Args:
+        blocks: layers called as block(z, padding_mask, layout=layout).
+        remat: recompute each block in the backward pass instead of keeping its activations.
+    Call:
+        z: float (B, S, D).  padding_mask: bool (B, S), True = keep; None = all.
+        layout: what the model's blocks need to know of the sequence, static; None where they need nothing.
+        return_scores: also return the last block's attention scores.
+    """
+
+    def __init__(self, blocks: list, remat: bool = False, **kwargs):
+        super().__init__(**kwargs)
+        self.blocks = blocks
+        self.remat = remat
+
+    def build(self, input_shape=None):
+        for block in self.blocks:
+            block.build()
+
+    def call(self, z, padding_mask=None, layout=None, return_scores=False):
+        scores = None
+        for i, block in enumerate(self.blocks):
+            if return_scores and i == len(self.blocks) - 1:
+                z, scores = block(z, padding_mask, layout=layout, return_scores=True)
+            elif self.remat:
+                z = keras.remat(lambda state, block=block: block(state, padding_mask, layout=layout))(z)
+            else:
+                z = block(z, padding_mask, layout=layout)
+        return (z, scores) if return_scores else z
+
+
+class RecursiveCore(keras.layers.Layer):
+    """One reasoning step.
+
+        repeat h_cycles times:  repeat l_cycles times: z_l = f_l(z_l + z_h + x);  z_h = f_h(z_h + z_l)
+
+    No gradient flows through the first h_cycles - 1 cycles; all of it through the last.
+
+    Args:
+        low: f_l, a BlockStack.
+        high: f_h; None shares f_l (TRM), a net of its own is HRM.
+        h_cycles, l_cycles: see above.
+    Call:
+        z_h, z_l, x: float (B, S, D).
+        padding_mask, layout: passed to the nets.
+        return_scores: also return the attention scores of the last f_h.
+    Returns: z_h, z_l[, scores float32 (B, A, S, S)].
+    Source: TRM, arXiv:2510.04871, figure 3; HRM, arXiv:2506.21734.
+    """
+
+    def __init__(self, low, high=None, h_cycles: int = 1, l_cycles: int = 2, **kwargs):
+        super().__init__(**kwargs)
+        if h_cycles < 1 or l_cycles < 1:
+            raise ValueError(f"h_cycles={h_cycles} and l_cycles={l_cycles} must be at least 1")
+        self.low = low
+        self.high = high
+        self.h_cycles = h_cycles
+        self.l_cycles = l_cycles
+
+    def build(self, input_shape=None):
+        self.low.build()
+        if self.high is not None:
+            self.high.build()
+
+    def call(self, z_h, z_l, x, padding_mask=None, layout=None, return_scores=False):
+        low = partial(self.low, padding_mask=padding_mask, layout=layout)
+        high = partial(self.high or self.low, padding_mask=padding_mask, layout=layout)
+
+        def refine(z_h, z_l):
+            for _ in range(self.l_cycles):
+                z_l = low(z_l + z_h + x)
+            return z_l
+
+        def cycle(_, state):
+            z_h, z_l = state
+            z_l = refine(z_h, z_l)
+            return high(z_h + z_l), z_l
+
+        if self.h_cycles > 1:
+            # A loop, not an unrolled graph: it compiles once, and nothing of it is kept for the backward pass.
+            state = (ops.stop_gradient(z_h), ops.stop_gradient(z_l))
+            z_h, z_l = ops.fori_loop(0, self.h_cycles - 1, cycle, state)
+            z_h, z_l = ops.stop_gradient(z_h), ops.stop_gradient(z_l)
+        z_l = refine(z_h, z_l)
+        if return_scores:
+            z_h, scores = high(z_h + z_l, return_scores=True)
+            return z_h, z_l, scores
+        return high(z_h + z_l), z_l

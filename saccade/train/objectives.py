@@ -1,0 +1,206 @@
+"""What is learnt: tasks say what is right, objectives turn them into one training step.
+
+An objective is called as objective(model, carry, batch, seed) -> (loss, carry, metrics, consumed), see
+`saccade.train.engine`. `Recursive` works for every model with encode / initial_carry / step.
+"""
+
+from dataclasses import dataclass
+
+import keras
+from keras import ops
+
+from saccade import losses
+from saccade.heads.region import best_box, containing_patch
+from saccade.models.vlm_hrm import TASKS
+from saccade.recursion.halting import explore_min_steps, halting_loss, q_continue_target, should_halt
+from saccade.recursion.scheduler import refill, where_rows
+
+
+@dataclass(frozen=True)
+class Recursive:
+    """One reasoning step with deep supervision; halted slots take fresh examples, no example is discarded.
+
+    loss = task + halt_weight * BCE(q_halt, correct) [+ ponder_weight * (1 - sigmoid(q_halt))]
+
+    Args:
+        task: see the classes below.
+        exploration: probability that a row must take a random minimum number of steps.
+        halt_weight, ponder_weight: above; the ponder cost is off by default.
+    Source: TRM, arXiv:2510.04871, figure 3; with model.config.q_learning also HRM's q_continue target.
+    """
+
+    task: object
+    exploration: float = 0.1
+    halt_weight: float = 0.5
+    ponder_weight: float = 0.0
+
+    def initial_carry(self, model, batch) -> dict:
+        x, _, _ = self.task.encode(model, batch)
+        state = model.initial_carry(x)
+        everyone = ops.ones_like(state["halted"])
+        return {"data": batch, "state": {**state, "halted": everyone}, "min_steps": state["steps"] + 1}
+
+    def __call__(self, model, carry, batch, seed):
+        free = carry["state"]["halted"]
+        data, consumed = refill(free, carry["data"], batch)
+        x, mask, layout = self.task.encode(model, data)
+        state = where_rows(free, model.initial_carry(x), carry["state"])
+        drawn = explore_min_steps(free.shape[0], model.config.halt_max_steps, self.exploration, seed)
+        min_steps = ops.where(free, drawn, carry["min_steps"])
+
+        state, outputs = model.step(state, x, mask, layout)
+        state["halted"] = should_halt(
+            outputs["q_halt"], state["steps"], model.config.halt_max_steps, min_steps=min_steps
+        )
+        rows, correct, metrics = self.task(model, outputs, data, layout)
+        q_loss = halting_loss(outputs["q_halt"], correct)
+        if model.config.q_learning:
+            q_loss = q_loss + self._continue_loss(model, state, x, mask, layout, outputs)
+        total = ops.mean(rows + self.halt_weight * q_loss)
+        if self.ponder_weight:
+            total = total + self.ponder_weight * ops.mean(1 - ops.sigmoid(outputs["q_halt"]))
+        done = ops.cast(state["halted"], "float32")
+        count = ops.sum(done)
+        metrics |= {
+            "correct": (ops.sum(ops.cast(correct, "float32") * done), count),
+            "steps": (ops.sum(ops.cast(state["steps"], "float32") * done), count),
+            "q_loss": ops.mean(q_loss),
+        }
+        return total, {"data": data, "state": state, "min_steps": min_steps}, metrics, consumed
+
+    def _continue_loss(self, model, state, x, mask, layout, outputs):
+        following, ahead = model.step(state, ops.stop_gradient(x), mask, layout)
+        last = following["steps"] >= model.config.halt_max_steps
+        target = q_continue_target(ahead["q_halt"], ahead["q_continue"], last)
+        return halting_loss(outputs["q_continue"], target)
+
+
+@dataclass(frozen=True)
+class Contrastive:
+    """Dual-encoder retrieval: symmetric InfoNCE over the batch and its minimal-edit twins.
+
+    batch: images, tokens, padding_mask, and the same three with the prefix `twin_`.
+    """
+
+    def initial_carry(self, model, batch) -> dict:
+        return {}
+
+    def __call__(self, model, carry, batch, seed):
+        both = {
+            key: ops.concatenate([batch[key], batch[f"twin_{key}"]], axis=0)
+            for key in ("images", "tokens", "padding_mask")
+        }
+        head = model.heads["retrieve"]
+        images = head(model.encode_images(to_unit(both["images"])), side="image")
+        text = model.encode_text(both["tokens"], both["padding_mask"])
+        texts = head(text, both["padding_mask"], side="text")
+        similarity = head.similarity(images, texts)
+        rows = losses.info_nce(similarity)
+        hit = ops.equal(ops.argmax(similarity, axis=0), ops.arange(similarity.shape[0], dtype="int32"))
+        consumed = ops.convert_to_tensor(batch["tokens"].shape[0], dtype="int32")
+        return ops.mean(rows), carry, {"recall_at_1": ops.mean(ops.cast(hit, "float32"))}, consumed
+
+
+def to_unit(images):
+    """uint8 pixels (0..255) to float32 in [0, 1]: images travel to the device as bytes."""
+    return ops.cast(images, "float32") / 255.0
+
+
+def encode_for(model, data, task: str):
+    """x, mask, layout of a batch whose rows all belong to `task`."""
+    rows = ops.shape(data["tokens"])[0]
+    batch = {
+        "images": to_unit(data["images"]),
+        "tokens": data["tokens"],
+        "padding_mask": data["padding_mask"],
+        "task": ops.full((rows,), TASKS.index(task), dtype="int32"),
+    }
+    layout = model.layout(data["images"].shape[1:3], data["tokens"].shape[1])
+    return *model.encode(batch), layout
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Pick one of a fixed set: `vqa`, `statement`, `match`. data: `answer` int32 (B,)."""
+
+    name: str
+    smoothing: float = 0.0
+
+    def encode(self, model, data):
+        return encode_for(model, data, self.name)
+
+    def __call__(self, model, outputs, data, layout):
+        logits = model.heads[self.name](outputs["task"])
+        loss = losses.cross_entropy(logits, data["answer"], self.smoothing)
+        correct = ops.equal(ops.cast(ops.argmax(logits, axis=-1), "int32"), data["answer"])
+        return loss, correct, {"accuracy": ops.mean(ops.cast(correct, "float32"))}
+
+
+@dataclass(frozen=True)
+class Write:
+    """Write a text, token by token. data: `decoder_tokens`, `targets` int32 (B, L), `loss_mask` bool (B, L).
+
+    "Correct" is the share of tokens predicted right: a caption has many right wordings, so all-or-nothing would
+    teach halting nothing.
+    """
+
+    name: str = "caption"
+
+    def encode(self, model, data):
+        return encode_for(model, data, self.name)
+
+    def __call__(self, model, outputs, data, layout):
+        loss, share = write_loss(model, outputs, data)
+        return loss, share, {"token_accuracy": ops.mean(share)}
+
+
+@dataclass(frozen=True)
+class AnswerAndExplain:
+    """A `vqa` answer plus its rationale, from the same states; halting follows the answer."""
+
+    write_weight: float = 1.0
+    name: str = "vqa"
+
+    def encode(self, model, data):
+        return encode_for(model, data, self.name)
+
+    def __call__(self, model, outputs, data, layout):
+        loss, correct, metrics = Answer(self.name)(model, outputs, data, layout)
+        written, share = write_loss(model, outputs, data)
+        return loss + self.write_weight * written, correct, {**metrics, "token_accuracy": ops.mean(share)}
+
+
+def write_loss(model, outputs, data):
+    """Mean token cross-entropy and share of tokens predicted right, each float32 (B,)."""
+    memory = outputs["hidden"]
+    everything = ops.ones(ops.shape(memory)[:2], dtype="bool")
+    logits = model.heads["write"](data["decoder_tokens"], memory, everything)
+    loss = losses.masked_mean(losses.cross_entropy(logits, data["targets"]), data["loss_mask"])
+    hits = ops.equal(ops.cast(ops.argmax(logits, axis=-1), "int32"), data["targets"])
+    return loss, losses.masked_mean(ops.cast(hits, "float32"), data["loss_mask"])
+
+
+@dataclass(frozen=True)
+class Ground:
+    """Point at what a phrase means. data: `boxes` xyxy float32 (B, 4). Correct: IoU >= 0.5.
+
+    The patch that holds the centre is the class to find; boxes learn there and wherever the scores now point,
+    so that a near miss still gives a good box.
+    """
+
+    name: str = "ground"
+
+    def encode(self, model, data):
+        return encode_for(model, data, self.name)
+
+    def __call__(self, model, outputs, data, layout):
+        head = model.heads["ground"](outputs["hidden"][:, layout.vision], grid=layout.grid)
+        patch = containing_patch(data["boxes"], layout.grid)
+        pointing = losses.cross_entropy(head["score_logits"], patch)
+        believed = ops.stop_gradient(ops.softmax(head["score_logits"], axis=-1))
+        weights = (ops.one_hot(patch, believed.shape[1], dtype="float32") + believed) / 2
+        fit, _ = losses.box_loss(head["boxes"], ops.expand_dims(data["boxes"], 1))
+        iou, _ = losses.box_iou(best_box(head)[0], data["boxes"])
+        correct = iou >= 0.5
+        metrics = {"accuracy": ops.mean(ops.cast(correct, "float32")), "iou": ops.mean(iou)}
+        return pointing + ops.sum(weights * fit, axis=-1), correct, metrics
