@@ -1,0 +1,301 @@
+"""Change a scene's attributes until a program gives the answer wanted.
+
+Why: a question sampled to fit a scene tells its answer (three adjectives mean a small count). Here question
+and answer are drawn first, independently, and the scene is made to fit, so the text says nothing about the answer.
+
+The layout stays: objects keep their centres, and change shape, colour, size and material. Anchors ("the red
+ball left of ...") are settled from the inside out, then the answer; the caller checks the finished scene by
+running the program, so a plan that defeats itself costs a retry, never a wrong label.
+"""
+
+from dataclasses import dataclass
+from random import Random
+
+from saccade.data.scenes.execute import IllPosedError, members
+from saccade.data.scenes.program import COMPARISONS, Call
+from saccade.data.scenes.layout import SIZE_FRACTION, Layout
+from saccade.data.scenes.scene import Scene, SceneObject
+from saccade.data.scenes.sprites import extent
+
+MAX_COUNT = 6  # "how many" has answers 0..6 where attributes alone decide,
+MAX_RELATED_COUNT = 4  # and 0..4 where a relation leaves fewer candidates
+
+
+class PlantError(Exception):
+    """This scene cannot be made to fit; try another. Never reaches a user."""
+
+
+@dataclass(slots=True)
+class _Thing:
+    shape: str
+    color: str
+    size: str
+    material: str
+    box_px: tuple
+    group: int
+    layer: int
+    center_px: tuple
+    locked: set
+
+
+class Draft:
+    """A scene whose objects may change. It has the fields that `execute` reads."""
+
+    def __init__(self, scene: Scene, palette: dict[str, tuple[str, ...]], rng: Random):
+        self.scene, self.palette, self.rng = scene, palette, rng
+        self.num_groups, self.height_px, self.width_px = scene.num_groups, scene.height_px, scene.width_px
+        self.objects = [
+            _Thing(o.shape, o.color, o.size, o.material, o.box_px, o.group, o.layer, o.center_px, set())
+            for o in scene.objects
+        ]
+        self.everything = tuple(range(len(self.objects)))
+
+    def finish(self) -> Scene:
+        """The scene, boxes fitted to new shapes and sizes. Raises: PlantError: they no longer fit."""
+        old, objects, moved = self.scene, [], False
+        for before, now in zip(old.objects, self.objects, strict=True):
+            box = before.box_px
+            if now.size != before.size or now.shape != before.shape:
+                if old.style != "world":
+                    raise PlantError
+                height = box[3] - box[1]
+                if now.size != before.size:
+                    height = max(3, round(height * SIZE_FRACTION[now.size] / SIZE_FRACTION[before.size]))
+                box, moved = _around(box, *extent(now.shape, height)), True
+            objects.append(SceneObject(now.shape, now.color, now.size, now.material, box, now.group, now.layer))
+        if moved:
+            self._check_layout(objects)
+        return Scene(tuple(objects), old.width_px, old.height_px, old.background, old.style, old.num_groups)
+
+    def _check_layout(self, objects: list[SceneObject]) -> None:
+        layout = Layout(self.width_px, self.height_px)
+        occlusion = any(item.layer for item in objects)
+        for i, item in enumerate(objects):
+            box = item.box_px
+            if not (layout.is_allowed(item.shape, box, item.layer) if occlusion else layout.is_free(box)):
+                raise PlantError
+            layout.add(i, item.shape, box, item.layer)
+
+    def set(self, i: int, attribute: str, value: str, *, lock: bool = True) -> None:
+        thing = self.objects[i]
+        if getattr(thing, attribute) != value:
+            if attribute in thing.locked:
+                raise PlantError
+            setattr(thing, attribute, value)
+        if lock:
+            thing.locked.add(attribute)
+
+    def other(self, attribute: str, value: str) -> str:
+        """A random value but this one."""
+        return self.rng.choice([v for v in self.palette[attribute] if v != value])
+
+
+def _around(box: tuple, width: int, height: int) -> tuple:
+    x, y = (box[0] + box[2] - width) // 2, (box[1] + box[3] - height) // 2
+    return x, y, x + width, y + height
+
+
+def plant(scene: Scene, program: Call, answer, palette: dict[str, tuple[str, ...]], rng: Random) -> Scene:
+    """A scene with `scene`'s layout on which `program` was meant to give `answer`: run it to be sure.
+
+    Raises: PlantError: this layout does not admit it.
+    """
+    draft = Draft(scene, palette, rng)
+    try:
+        _distract(draft, program)
+        _achieve(draft, program, answer, draft.everything)
+    except IllPosedError as error:
+        raise PlantError from error
+    return draft.finish()
+
+
+def _recipe(draft: Draft, program: Call, scope: tuple) -> tuple[tuple, list]:
+    """(candidates, needs): a candidate that meets all needs (attribute, value, is or is not) is a member."""
+    op, args = program.op, program.args
+    if op in ("filter", "exclude"):
+        candidates, needs = _recipe(draft, args[0], scope)
+        return candidates, [*needs, (args[1], args[2], op == "filter")]
+    if op == "same":
+        anchor = members(args[0], draft, scope)
+        value = getattr(draft.objects[anchor], args[1])
+        draft.objects[anchor].locked.add(args[1])
+        return tuple(i for i in scope if i != anchor), [(args[1], value, True)]
+    if op == "union":
+        return _recipe(draft, draft.rng.choice(args), scope)
+    return members(program, draft, scope), []
+
+
+def _resize(draft: Draft, program: Call, size: int, scope: tuple) -> None:
+    """Change attributes until the set has `size` members."""
+    _settle(draft, program, scope)
+    if program.op == "nth":
+        _resize_at_least(draft, program.args[0], program.args[2], scope)
+        return
+    rng = draft.rng
+    for _ in range(16):
+        inside = members(program, draft, scope)
+        if len(inside) == size:
+            break
+        candidates, needs = _recipe(draft, program, scope)
+        if len(inside) < size:
+            _join(draft, [i for i in candidates if i not in inside], needs)
+        else:
+            _leave(draft, rng.choice(inside), needs)
+    else:
+        raise PlantError
+    for i in inside:
+        for attribute, _, _ in _recipe(draft, program, scope)[1] if program.op != "union" else ():
+            draft.objects[i].locked.add(attribute)
+
+
+def _resize_at_least(draft: Draft, program: Call, size: int, scope: tuple) -> None:
+    found = len(members(program, draft, scope))
+    if found < size:
+        _resize(draft, program, size + draft.rng.randint(0, 1), scope)
+
+
+def _join(draft: Draft, candidates: list, needs: list) -> None:
+    if not candidates or not needs:
+        raise PlantError
+    draft.rng.shuffle(candidates)
+    for i in candidates:
+        thing = draft.objects[i]
+        missing = [need for need in needs if (getattr(thing, need[0]) == need[1]) != need[2]]
+        if any(attribute in thing.locked for attribute, _, _ in missing):
+            continue
+        for attribute, value, same in missing:
+            draft.set(i, attribute, value if same else draft.other(attribute, value))
+        return
+    raise PlantError
+
+
+def _leave(draft: Draft, i: int, needs: list) -> None:
+    free = [need for need in needs if need[0] not in draft.objects[i].locked]
+    if not free:
+        raise PlantError
+    negative = [need for need in free if not need[2]]
+    attribute, value, same = draft.rng.choice(negative or free)
+    draft.set(i, attribute, draft.other(attribute, value) if same else value, lock=False)
+
+
+def _settle(draft: Draft, program: Call, scope: tuple) -> None:
+    """Make every "the ..." inside the program name exactly one object, inner ones first."""
+    if program.op == "unique":
+        _resize(draft, program.args[0], 1, scope)
+        return
+    for part in program.programs:
+        _settle(draft, part, scope)
+
+
+def _distract(draft: Draft, program: Call) -> None:
+    """Near misses: objects that match a phrase of the program in all but one attribute."""
+    stack, rng = [program], draft.rng
+    while stack and draft.objects:
+        node = stack.pop()
+        needs = []
+        while node.op == "filter":
+            needs.append(node.args[1:])
+            node = node.args[0]
+        stack.extend(node.programs)
+        if len(needs) > 1 and rng.random() < 0.6:
+            i, odd = rng.choice(draft.everything), rng.randrange(len(needs))
+            for k, (attribute, value) in enumerate(needs):
+                draft.set(i, attribute, value if k != odd else draft.other(attribute, value), lock=False)
+
+
+def _achieve(draft: Draft, program: Call, answer, scope: tuple) -> None:
+    op, args, rng = program.op, program.args, draft.rng
+    if op == "count":
+        _resize(draft, args[0], answer, scope)
+    elif op == "exist":
+        _achieve_exist(draft, args[0], answer, scope)
+    elif op in ("query", "is"):
+        _settle(draft, program, scope)
+        thing = members(args[0], draft, scope)
+        value = answer if op == "query" else args[2] if answer else draft.other(args[1], args[2])
+        draft.set(thing, args[1], value)
+    elif op == "same_attribute":
+        _settle(draft, program, scope)
+        one, two = (members(arg, draft, scope) for arg in args[:2])
+        value = getattr(draft.objects[one], args[2])
+        draft.objects[one].locked.add(args[2])
+        draft.set(two, args[2], value if answer else draft.other(args[2], value))
+    elif op == "not":
+        _achieve(draft, args[0], not answer, scope)
+    elif op in ("and", "or"):
+        first, second = _split(program, answer, rng)
+        _achieve(draft, args[0], first, scope)
+        _achieve(draft, args[1], second, scope)
+    elif op in COMPARISONS:
+        _achieve_comparison(draft, program, answer, scope)
+    elif op in ("every_group", "some_group", "no_group"):
+        panels = draft.num_groups
+        some = rng.randint(1, panels - 1)
+        number = {
+            "every_group": panels if answer else rng.randint(0, panels - 1),
+            "some_group": rng.choice((1, 1, some, panels)) if answer else 0,
+            "no_group": 0 if answer else rng.choice((1, 1, some)),
+        }[op]
+        _achieve_panels(draft, args[0], number)
+    else:
+        raise PlantError
+
+
+def _achieve_exist(draft: Draft, program: Call, answer: bool, scope: tuple) -> None:
+    _settle(draft, program, scope)
+    found = len(members(program, draft, scope))
+    if bool(found) != answer:
+        _resize(draft, program, draft.rng.choice((1, 1, 1, 2)) if answer else 0, scope)
+
+
+def _split(program: Call, answer: bool, rng: Random) -> tuple[bool, bool]:
+    if program.args[1].op == "not" and program.op == "and":  # "all ...", "only ...": presupposes the first half
+        return True, answer
+    if program.op == "and":
+        return (True, True) if answer else rng.choice(((True, False), (False, True), (False, False)))
+    return rng.choice(((True, False), (False, True), (True, True))) if answer else (False, False)
+
+
+def _achieve_comparison(draft: Draft, program: Call, answer: bool, scope: tuple) -> None:
+    op, (one, two), rng = program.op, program.args, draft.rng
+    if two.op != "number":
+        pairs = [(a, b) for a in range(5) for b in range(5) if _holds(op, a, b) == answer and abs(a - b) < 3]
+        first, second = rng.choice(pairs)
+        _resize(draft, one.args[0], first, scope)
+        _resize(draft, two.args[0], second, scope)
+        return
+    limit = two.args[0]
+    most = {"count_groups": draft.num_groups, "distinct": len(draft.palette["color"])}.get(one.op, MAX_COUNT)
+    least = 1 if one.op == "distinct" else 0
+    near = [n for n in range(least, most + 1) if _holds(op, n, limit) == answer and abs(n - limit) < 3]
+    if not near:
+        raise PlantError
+    number = rng.choice(near)
+    if one.op == "count":
+        _resize(draft, one.args[0], number, scope)
+    elif one.op == "count_groups":
+        _achieve_panels(draft, one.args[0], number)
+    else:
+        _recolor(draft, one, number, scope)
+
+
+def _holds(op: str, a: int, b: int) -> bool:
+    return {"equal": a == b, "greater": a > b, "less": a < b, "at_least": a >= b, "at_most": a <= b}[op]
+
+
+def _recolor(draft: Draft, program: Call, number: int, scope: tuple) -> None:
+    """Give a set exactly `number` different values of an attribute."""
+    inside, attribute = list(members(program.args[0], draft, scope)), program.args[1]
+    if len(inside) < number:
+        raise PlantError
+    values = draft.rng.sample(draft.palette[attribute], number)
+    draft.rng.shuffle(inside)
+    for k, i in enumerate(inside):
+        draft.set(i, attribute, values[k] if k < number else draft.rng.choice(values))
+
+
+def _achieve_panels(draft: Draft, body: Call, number: int) -> None:
+    chosen = set(draft.rng.sample(range(draft.num_groups), number))
+    for panel in range(draft.num_groups):
+        scope = tuple(i for i in draft.everything if draft.objects[i].group == panel)
+        _achieve(draft, body, panel in chosen, scope)
