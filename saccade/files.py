@@ -102,10 +102,11 @@ def remove_partial(folder: str | os.PathLike) -> list[Path]:
 
 def write_text(path: str | os.PathLike, text: str) -> None:
     """Write a small file whole or not at all. Raises: SaccadeError: disk full or no permission."""
-    _write_bytes(Path(path), [text.encode()])
+    write_bytes(Path(path), [text.encode()])
 
 
-def _write_bytes(path: Path, chunks: list[bytes]) -> None:
+def write_bytes(path: Path, chunks: list[bytes]) -> None:
+    """Write a file whole or not at all. Raises: SaccadeError: disk full or no permission."""
     temporary = path.with_name(f".{path.name}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -134,7 +135,7 @@ def save_tensors(
     # ascontiguousarray turns a scalar into a vector of one, hence the reshape.
     arrays = {name: np.ascontiguousarray(a).reshape(np.shape(a)) for name, a in tensors.items()}
     content = safetensors.numpy.save(arrays, metadata=dict(metadata) if metadata else None)
-    _write_bytes(Path(path), [content])
+    write_bytes(Path(path), [content])
     return hashlib.sha256(content).hexdigest()
 
 
