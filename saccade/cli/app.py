@@ -1,0 +1,70 @@
+"""The commands together, and what becomes of their errors: one line, exit code 2."""
+
+import errno
+import sys
+
+import typer
+from typer.core import TyperGroup
+
+import saccade
+from saccade.cli import look, scenes, training
+from saccade.cli.output import print_error, wants_json
+from saccade.errors import SaccadeError
+
+EXIT_USER = 2
+EXIT_INTERRUPTED = 130
+
+
+class _Commands(TyperGroup):
+    """Runs a command and turns what the user can fix into a line instead of a traceback."""
+
+    def invoke(self, ctx):
+        try:
+            return super().invoke(ctx)
+        except SaccadeError as error:
+            print_error(str(error), wants_json(ctx))
+            raise typer.Exit(EXIT_USER) from error
+        except OSError as error:
+            # A file that Saccade writes reports this itself; here the terminal's own file is full.
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            print_error(f"no space left: {error.filename or 'output'}; free some disk space", wants_json(ctx))
+            raise typer.Exit(EXIT_USER) from error
+        except KeyboardInterrupt as error:
+            print("interrupted", file=sys.stderr)
+            raise typer.Exit(EXIT_INTERRUPTED) from error
+
+
+app = typer.Typer(
+    name="saccade",
+    cls=_Commands,
+    help="Ask small vision-language models about images, and see them look again until they are sure.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(value: bool) -> None:
+    if value:
+        print(f"saccade {saccade.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: bool = typer.Option(
+        False, "--version", callback=_version, is_eager=True, help="Print the version and exit."
+    ),
+) -> None:
+    """Nothing of its own: every command stands alone."""
+
+
+look.register(app)
+scenes.register(app)
+training.register(app)
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    app()

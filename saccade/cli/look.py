@@ -1,0 +1,185 @@
+"""Commands that run a model on an image: ask, caption, ground, match; and list, which says what there is."""
+
+from enum import StrEnum
+from typing import Any
+
+import typer
+
+from saccade.cli.output import JsonOption, ModelOption, bar, plural, print_json, say
+
+
+class AskTask(StrEnum):
+    auto = "auto"
+    vqa = "vqa"
+    statement = "statement"
+
+
+ImageArgument: Any = typer.Argument(metavar="IMAGE", help="A PNG, JPEG or WEBP file.")
+StepsOption: Any = typer.Option(None, "--max-steps", min=1, help="Stop after so many reasoning steps.")
+ThresholdOption: Any = typer.Option(
+    None, "--threshold", min=0.0, max=1.0, help="Stop when the halting value reaches this."
+)
+
+
+def _load(name: str):
+    import saccade
+
+    return saccade.load(name)
+
+
+def _pixels(path: str):
+    """Read before the model is loaded: a wrong path is told at once."""
+    from saccade.data.image import read_image
+
+    return read_image(path)
+
+
+def ask(
+    image: str = ImageArgument,
+    question: str = typer.Argument(metavar="QUESTION", help="A question, or a statement to judge."),
+    explain: bool = typer.Option(False, "--explain", help="One line for each reasoning step."),
+    attention: str | None = typer.Option(
+        None, "--attention", metavar="OUT.png", help="Write a picture of what each step looked at."
+    ),
+    task: AskTask = typer.Option(AskTask.auto, "--task", help="auto: it depends on the text."),
+    max_steps: int | None = StepsOption,
+    threshold: float | None = ThresholdOption,
+    model: str = ModelOption,
+    json: bool = JsonOption,
+) -> None:
+    """Ask about an image, or have a statement judged true or false."""
+    from saccade.data.text import check_text
+    from saccade.draw import check_output, save_image
+
+    if attention:
+        check_output(attention)
+    question = check_text(question)
+    pixels = _pixels(image)
+    pipeline = _load(model)
+    options = {"task": str(task), "max_steps": max_steps, "threshold": threshold}
+    if not (explain or attention):
+        answer = pipeline.ask(pixels, question, **options)
+        if json:
+            return print_json(answer.to_json())
+        return _say_answer(answer)
+    explanation = pipeline.explain(pixels, question, **options)
+    if attention:
+        save_image(_attention_picture(pixels, explanation, question), attention)
+    if json:
+        return print_json(explanation.to_json() | ({"attention_image": attention} if attention else {}))
+    if explain:
+        _say_steps(explanation)
+    _say_answer(explanation.answer)
+    if attention:
+        say(f"attention: {attention}", "dim")
+    return None
+
+
+def _say_steps(explanation) -> None:
+    width = max([len("answer"), *(len(step.answer) for step in explanation.steps)])
+    say(f"step  {'answer':<{width}}  {'confidence':<18}  halting", "dim")
+    for number, step in enumerate(explanation.steps, 1):
+        shown = f"{bar(step.confidence)} {step.confidence:5.1%}"
+        say(f"{number:>4}  {step.answer:<{width}}  {shown:<18}  {step.halting:7.3f}")
+    if explanation.rationale:
+        say(f"because: {explanation.rationale}")
+
+
+def _say_answer(answer) -> None:
+    say(answer.text, "bold")
+    say(f"confidence {answer.confidence:.1%}, {plural(answer.steps, 'step')}, {answer.task}", "dim")
+
+
+def _attention_picture(pixels, explanation, question: str):
+    from saccade.draw import Panel, draw_steps
+
+    panels = [
+        Panel(f"step {number}", step.answer, step.confidence, step.attention)
+        for number, step in enumerate(explanation.steps, 1)
+    ]
+    return draw_steps(pixels, panels, f"{question}  {explanation.answer.text}")
+
+
+def caption(image: str = ImageArgument, model: str = ModelOption, json: bool = JsonOption) -> None:
+    """Describe an image."""
+    pixels = _pixels(image)
+    result = _load(model).caption(pixels)
+    if json:
+        return print_json(result.to_json())
+    say(result.text, "bold")
+    return say(f"confidence {result.confidence:.1%}, {plural(result.steps, 'step')}", "dim")
+
+
+def ground(
+    image: str = ImageArgument,
+    phrase: str = typer.Argument(metavar="PHRASE", help="What to find, as in `the red cube`."),
+    out: str | None = typer.Option(
+        None, "--out", "-o", metavar="OUT.png", help="Write the image and its box."
+    ),
+    model: str = ModelOption,
+    json: bool = JsonOption,
+) -> None:
+    """Find what a phrase means: a box in pixels, x0 y0 x1 y1."""
+    from saccade.data.text import check_text
+    from saccade.draw import check_output, draw_box, save_image
+
+    if out:
+        check_output(out)
+    phrase = check_text(phrase)
+    pixels = _pixels(image)
+    result = _load(model).ground(pixels, phrase)
+    if out:
+        save_image(draw_box(pixels, result.box_px, f"{phrase}  {result.confidence:.0%}"), out)
+    if json:
+        return print_json(result.to_json() | ({"image": out} if out else {}))
+    say(" ".join(f"{value:.1f}" for value in result.box_px), "bold")
+    say(f"x0 y0 x1 y1 in pixels, confidence {result.confidence:.1%}, {plural(result.steps, 'step')}", "dim")
+    if out:
+        say(f"picture: {out}", "dim")
+    return None
+
+
+def match(
+    image: str = ImageArgument,
+    text: str = typer.Argument(metavar="TEXT", help="A sentence that may or may not describe the image."),
+    model: str = ModelOption,
+    json: bool = JsonOption,
+) -> None:
+    """Say how well a text describes an image."""
+    from saccade.data.text import check_text
+
+    text = check_text(text)
+    pixels = _pixels(image)
+    result = _load(model).match(pixels, text)
+    if json:
+        return print_json(result.to_json())
+    verdict = "match" if result.probability >= 0.5 else "no match"
+    say(f"{verdict}  {bar(result.probability)} {result.probability:.1%}", "bold")
+    return say(f"similarity {result.similarity:.3f}, {plural(result.steps, 'step')}", "dim")
+
+
+def list_models(json: bool = JsonOption) -> None:
+    """List the models that are here."""
+    from saccade.pipeline import available
+
+    models = available()
+    if json:
+        return print_json({"models": [model.to_json() for model in models]})
+    if not models:
+        return say("no models: train one with `saccade train RECIPE`")
+    width = max(len(model.name) for model in models)
+    say(f"{'name':<{width}}  {'kind':<8}  {'parameters':>10}  {'size':>8}  tasks", "dim")
+    for model in models:
+        size = f"{model.bytes / 1e6:.1f} MB"
+        numbers = f"{model.parameters / 1e6:>9.2f}M  {size:>8}"
+        say(f"{model.name:<{width}}  {model.kind:<8}  {numbers}  {' '.join(model.tasks)}")
+    return None
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands."""
+    app.command()(ask)
+    app.command()(caption)
+    app.command()(ground)
+    app.command()(match)
+    app.command(name="list")(list_models)
