@@ -96,12 +96,17 @@ def _changed(rng, scene, make):
     return None
 
 
-def _edit_color(rng, scene):
-    return _changed(rng, scene, lambda item: replace(item, color=_other(rng, COLORS, item.color)))
+def _edit_value(name, values):
+    """The edit of an attribute that has no part in the layout."""
 
+    def edit(rng, scene):
+        if not scene.objects:
+            return None
+        i = int(rng.random() * len(scene.objects))
+        item = scene.objects[i]
+        return _with_objects(scene, {i: replace(item, **{name: _other(rng, values, getattr(item, name))})})
 
-def _edit_material(rng, scene):
-    return _changed(rng, scene, lambda item: replace(item, material=_other(rng, MATERIALS, item.material)))
+    return edit
 
 
 def _edit_shape(rng, scene):
@@ -147,7 +152,15 @@ def _edit_add(rng, scene):
     return (*scene.objects, SceneObject(shape, color, size, material, box, 0, layer))
 
 
-_WORLD_EDITS = (_edit_color, _edit_shape, _edit_material, _edit_size, _edit_swap, _edit_remove, _edit_add)
+_WORLD_EDITS = (
+    _edit_value("color", COLORS),
+    _edit_value("material", MATERIALS),
+    _edit_shape,
+    _edit_size,
+    _edit_swap,
+    _edit_remove,
+    _edit_add,
+)
 
 
 def _is_tower(scene):
@@ -169,15 +182,8 @@ def _nlvr_legal(scene, changes):
     return True
 
 
-def _nlvr_attribute(name, values):
-    def edit(rng, scene):
-        if not scene.objects or (name == "shape" and _is_tower(scene)):
-            return None
-        i = int(rng.random() * len(scene.objects))
-        item = scene.objects[i]
-        return _with_objects(scene, {i: replace(item, **{name: _other(rng, values, getattr(item, name))})})
-
-    return edit
+def _nlvr_shape(rng, scene):
+    return None if _is_tower(scene) else _edit_value("shape", NLVR_SHAPES)(rng, scene)
 
 
 def _nlvr_size(rng, scene):
@@ -228,8 +234,8 @@ def _nlvr_add(rng, scene):
 
 
 _NLVR_EDITS = (
-    _nlvr_attribute("color", NLVR_COLORS),
-    _nlvr_attribute("shape", NLVR_SHAPES),
+    _edit_value("color", NLVR_COLORS),
+    _nlvr_shape,
     _nlvr_size,
     _nlvr_swap,
     _nlvr_remove,

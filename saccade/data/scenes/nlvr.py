@@ -4,6 +4,7 @@ Positions in the files count from the upper left corner of a panel; a `Scene` ha
 """
 
 import gzip
+import itertools
 import json
 import zipfile
 from collections.abc import Iterator
@@ -21,6 +22,8 @@ SIZES_PX = {10: "small", 20: "medium", 30: "large"}
 TOWER_X_PX, TOWER_Y_PX, TOWER_SIZE_PX = 40, (80, 59, 38, 17), 20
 MAX_IN_PANEL = 8
 TOWER_SHARE = 2 / 3  # of the published images
+# Image k of an example, "dev-...-k.png", shows permute_groups(scene, IMAGE_ORDERS[k]).
+IMAGE_ORDERS = tuple(itertools.permutations(range(3)))
 _WALL_SHARE = 0.3  # of scattered objects that a wall is chosen for
 _COLOR_NAMES = {
     "Black": "black",
@@ -129,7 +132,7 @@ def read_dev(folder: str | Path, images: bool = False) -> Iterator[NlvrRecord]:
     Raises: SaccadeError: a file is missing, or a row is broken (names file and line).
     """
     folder = Path(folder)
-    archive = zipfile.ZipFile(_existing(folder / "dev_images.zip")) if images else None
+    archive = _archive(_existing(folder / "dev_images.zip")) if images else None
     try:
         for where, row in _rows(_existing(folder / "dev.jsonl")):
             yield _record(where, row, scene_from_structured, "structured_rep", archive)
@@ -153,6 +156,13 @@ def _existing(path):
     return path
 
 
+def _archive(path):
+    try:
+        return zipfile.ZipFile(path)
+    except zipfile.BadZipFile as error:
+        raise SaccadeError(f"{path}: {error}; download it again") from error
+
+
 def _rows(path):
     opener = gzip.open if path.suffix == ".gz" else open
     number = 0
@@ -173,7 +183,7 @@ def _record(where, row, build, field, archive):
         return NlvrRecord(str(row["id"]), row["sentence"], row["label"], build(row[field]), pictures)
     except SaccadeError as error:
         raise SaccadeError(f"{where}: {error}") from error
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, zipfile.BadZipFile) as error:
         raise SaccadeError(f"{where}: missing or broken field: {error}") from error
 
 

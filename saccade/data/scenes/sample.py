@@ -5,7 +5,7 @@ import numpy as np
 from saccade.data.scenes.edit import edit_scene
 from saccade.data.scenes.layout import MAX_OBJECTS, Layout, count_range, height_px
 from saccade.data.scenes.nlvr import sample_nlvr
-from saccade.data.scenes.render import BACKGROUNDS, NUM_VARIANTS
+from saccade.data.scenes.render import BACKGROUNDS, NUM_VARIANTS, split_background
 from saccade.data.scenes.scene import COLORS, MATERIALS, SHAPES, SIZES, Scene, SceneObject
 from saccade.data.scenes.sprites import extent
 from saccade.errors import SaccadeError
@@ -81,11 +81,11 @@ def _canvas(rng, size_px):
 
 
 def _background(rng, name):
-    if name is not None and name.partition(":")[0] not in BACKGROUNDS:
-        raise SaccadeError(f'background "{name}": must be one of {", ".join(BACKGROUNDS)}')
     if name is None:
         name = BACKGROUNDS[int(rng.random() * len(BACKGROUNDS))]
-    return name if ":" in name else f"{name}:{int(rng.random() * NUM_VARIANTS)}"
+    if split_background(name)[1] is None:
+        name = f"{name}:{int(rng.random() * NUM_VARIANTS)}"
+    return name
 
 
 def _draw_objects(rng, count, width, height, occlusion):

@@ -12,14 +12,15 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 from saccade.data.scenes.scene import SHAPES
+from saccade.errors import SaccadeError
 
 RGB = {
     "red": (212, 40, 38),
     "blue": (40, 84, 222),
     "green": (32, 150, 62),
-    "yellow": (246, 212, 24),
+    "yellow": (250, 220, 28),
     "purple": (140, 52, 186),
-    "orange": (246, 128, 18),
+    "orange": (244, 116, 14),
     "cyan": (26, 198, 214),
     "gray": (122, 125, 130),
 }
@@ -59,7 +60,7 @@ def _cube(u, v):
     side = (u > 1 - d) & (u + v >= 1)
     front = ~top & ~side
     light = np.select([top, front], [0.98, 0.62], 0.16)
-    mirror = np.select([top, front], [0.20 + 0.5 * u, 0.95 - 0.9 * (u + v - d)], -0.75 + 0.9 * v)
+    mirror = np.select([top, front], [0.20 + 0.5 * u, 0.80 - 0.62 * (u + v - d)], -0.75 + 0.9 * v)
     corner = 1 - d
     lines = [
         np.where(u <= corner, np.abs(v - d), 9),
@@ -132,14 +133,14 @@ def _rubber(light, mirror, crease, rim, spot):
 def _metal(light, mirror, crease, rim, spot):
     shade = np.interp(mirror, *_SKY)
     dark = 1 - 0.72 * rim
-    white = np.clip(shade - 0.78, 0, 1) * 1.1 * dark + 0.95 * spot + 0.35 * crease
+    white = np.clip(shade - 0.80, 0, 1) * 0.9 * dark + 0.95 * spot + 0.35 * crease
     return np.minimum(shade, 0.95) * dark * (1 - 0.4 * spot), np.clip(white, 0, 1), np.ones_like(light)
 
 
 def _glass(light, mirror, crease, rim, spot):
     edge = np.maximum(rim, 0.75 * crease)
     glow = np.exp(-(((rim - 0.40) / 0.16) ** 2))  # a bright line just inside the outline
-    alpha = np.clip(0.34 + 0.80 * edge**0.9 + 0.35 * glow + 0.9 * spot, 0, 1)
+    alpha = np.clip(0.42 + 0.80 * edge**0.9 + 0.35 * glow + 0.9 * spot, 0, 1)
     return 0.95 - 0.15 * edge - 0.3 * glow - 0.8 * spot, 0.50 * glow + 1.0 * spot, alpha
 
 
@@ -191,7 +192,7 @@ def _fields(shape, material, width_px, height_px):
     away = ((x - 0.53 * width_px) / (0.52 * width_px)) ** 2 + (
         (y - 0.97 * height_px) / (0.11 * height_px)
     ) ** 2
-    shadow = 0.26 * np.clip(1.15 - away, 0, 1)
+    shadow = 0.22 * np.clip(1.15 - away, 0, 1)
     return own, white, alpha + shadow * (1 - alpha)
 
 
@@ -203,6 +204,13 @@ def sprite(
 
     Returns: an "RGB" and an "L" image for `Image.paste(picture, corner, opacity)`; do not change them.
     """
+    if (
+        shape not in _GEOMETRY
+        or color not in RGB
+        or material not in _MATERIAL
+        or min(width_px, height_px) < 2
+    ):
+        raise SaccadeError(f'"{color} {material} {shape}" of {width_px} x {height_px} px: cannot be drawn')
     own, white, alpha = _fields(shape, material, width_px, height_px)
     total = own[..., None] * np.array(RGB[color], np.float64) + white[..., None] * 255
     picture = np.clip(total / np.maximum(alpha, 1e-3)[..., None], 0, 255)
