@@ -148,8 +148,8 @@ _MATERIAL = {"rubber": _rubber, "metal": _metal, "glass": _glass}
 
 
 def _grid(width, height):
-    u, v = np.meshgrid((np.arange(width) + 0.5) / width, (np.arange(height) + 0.5) / height)
-    return u, v
+    u, v = (np.arange(n, dtype=np.float32) + 0.5 for n in (width, height))
+    return np.meshgrid(u / width, v / height)
 
 
 def _rim(mask, reach):
