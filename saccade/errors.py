@@ -6,3 +6,11 @@ class SaccadeError(Exception):
 
     The command line prints it without a traceback and exits with status 2.
     """
+
+
+def printable(text: str) -> str:
+    """The text on one line: what a terminal would obey instead of showing is written as an escape."""
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode()
+        for character in text
+    )

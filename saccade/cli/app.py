@@ -1,6 +1,7 @@
 """The commands together, and what becomes of their errors: one line, exit code 2."""
 
 import errno
+import os
 import sys
 
 import typer
@@ -20,15 +21,18 @@ class _Commands(TyperGroup):
 
     def invoke(self, ctx):
         try:
-            return super().invoke(ctx)
+            result = super().invoke(ctx)
+            sys.stdout.flush()  # a full disk behind a redirection shows here, not when Python has ended
+            return result
         except SaccadeError as error:
             print_error(str(error), wants_json(ctx))
             raise typer.Exit(EXIT_USER) from error
         except OSError as error:
-            # A file that Saccade writes reports this itself; here the terminal's own file is full.
+            # Files that Saccade writes report this themselves; what is left is the output, redirected.
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
-            print_error(f"no space left: {error.filename or 'output'}; free some disk space", wants_json(ctx))
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else it fails again at exit
+            print_error("no space left for the output; free some disk space and run again", as_json=False)
             raise typer.Exit(EXIT_USER) from error
         except KeyboardInterrupt as error:
             print("interrupted", file=sys.stderr)

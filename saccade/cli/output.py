@@ -6,6 +6,8 @@ from typing import Any
 
 import typer
 
+from saccade.errors import printable
+
 _JSON_KEY = "saccade.json"
 _BLOCKS = " ▏▎▍▌▋▊▉█"
 
@@ -42,7 +44,7 @@ def _plain(value: Any) -> Any:
 
 def print_error(message: str, as_json: bool) -> None:
     """The line for people on stderr; with --json also {"error": line} on stdout, which stays parseable."""
-    line = " ".join(message.split())
+    line = printable(" ".join(message.split()))
     print(f"error: {line}", file=sys.stderr)
     if as_json:
         print_json({"error": line})

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from saccade.errors import SaccadeError
+from saccade.errors import SaccadeError, printable
 
 FORMATS = ("JPEG", "PNG", "WEBP")
 MAX_PIXELS = 50_000_000
@@ -186,14 +186,6 @@ def _too_large(name: str, count: re.Match | None, width: int = 0, height: int = 
 
 def _reason(error: Exception) -> str:
     return printable(str(error) or type(error).__name__)[:100]
-
-
-def printable(text: str) -> str:
-    """The text on one line: what a terminal would obey instead of showing is written as an escape."""
-    return "".join(
-        character if character.isprintable() else character.encode("unicode_escape").decode()
-        for character in text
-    )
 
 
 @dataclass(frozen=True, slots=True)

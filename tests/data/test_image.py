@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from saccade.data.image import MAX_PIXELS, choose_size, letterbox, printable, read_image
-from saccade.errors import SaccadeError
+from saccade.data.image import MAX_PIXELS, choose_size, letterbox, read_image
+from saccade.errors import SaccadeError, printable
 
 COLOR = (200, 30, 90)
 
