@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-import ml_dtypes  # noqa: F401  (teaches NumPy bfloat16, which safetensors then reads and writes)
+import ml_dtypes
 import numpy as np
 import safetensors
 import safetensors.numpy
@@ -21,6 +21,12 @@ import safetensors.numpy
 from saccade.errors import SaccadeError
 
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+# The library's own table for reading lacks bfloat16.
+_DTYPES = {
+    "F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16, "BOOL": np.bool_,
+    "I64": np.int64, "I32": np.int32, "I16": np.int16, "I8": np.int8,
+    "U64": np.uint64, "U32": np.uint32, "U16": np.uint16, "U8": np.uint8,
+}  # fmt: skip
 _REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
@@ -154,11 +160,19 @@ def load_tensors(path: str | os.PathLike, sha256: str | None = None) -> dict[str
                 "fetch or copy the file again"
             )
     try:
-        return safetensors.numpy.load(content)
-    except (safetensors.SafetensorError, ValueError, KeyError) as error:
+        entries = safetensors.deserialize(content)
+    except (safetensors.SafetensorError, ValueError) as error:
         raise SaccadeError(
-            f"{path} is not a complete safetensors file ({len(content)} bytes: {error}); fetch or copy the file again"
+            f"{path} is not a complete safetensors file ({len(content)} bytes: {error}); copy the file again"
         ) from error
+    return {name: _array(name, entry, path) for name, entry in entries}
+
+
+def _array(name: str, entry: dict, path: Path) -> np.ndarray:
+    if entry["dtype"] not in _DTYPES:
+        raise SaccadeError(f"{path} holds {name} as {entry['dtype']}; this version reads {', '.join(_DTYPES)}")
+    # frombuffer gives a read-only view of bytes
+    return np.frombuffer(entry["data"], _DTYPES[entry["dtype"]]).reshape(entry["shape"]).copy()
 
 
 def _read_bytes(path: Path) -> bytes:

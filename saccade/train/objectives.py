@@ -11,7 +11,7 @@ from keras import ops
 
 from saccade import losses
 from saccade.heads.region import best_box, containing_patch
-from saccade.models.vlm_hrm import TASKS
+from saccade.models.vlm_hrm import encode_for
 from saccade.recursion.halting import explore_min_steps, halting_loss, q_continue_target, should_halt
 from saccade.recursion.scheduler import refill, where_rows
 
@@ -91,7 +91,7 @@ class Contrastive:
             for key in ("images", "tokens", "padding_mask")
         }
         head = model.heads["retrieve"]
-        images = head(model.encode_images(to_unit(both["images"])), side="image")
+        images = head(model.encode_images(both["images"]), side="image")
         text = model.encode_text(both["tokens"], both["padding_mask"])
         texts = head(text, both["padding_mask"], side="text")
         similarity = head.similarity(images, texts)
@@ -99,24 +99,6 @@ class Contrastive:
         hit = ops.equal(ops.argmax(similarity, axis=0), ops.arange(similarity.shape[0], dtype="int32"))
         consumed = ops.convert_to_tensor(batch["tokens"].shape[0], dtype="int32")
         return ops.mean(rows), carry, {"recall_at_1": ops.mean(ops.cast(hit, "float32"))}, consumed
-
-
-def to_unit(images):
-    """uint8 pixels (0..255) to float32 in [0, 1]: images travel to the device as bytes."""
-    return ops.cast(images, "float32") / 255.0
-
-
-def encode_for(model, data, task: str):
-    """x, mask, layout of a batch whose rows all belong to `task`."""
-    rows = ops.shape(data["tokens"])[0]
-    batch = {
-        "images": to_unit(data["images"]),
-        "tokens": data["tokens"],
-        "padding_mask": data["padding_mask"],
-        "task": ops.full((rows,), TASKS.index(task), dtype="int32"),
-    }
-    layout = model.layout(data["images"].shape[1:3], data["tokens"].shape[1])
-    return *model.encode(batch), layout
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,13 @@ from typing import Any
 
 import grain
 import numpy as np
+from absl import flags
 
 from saccade import backend
 from saccade.errors import SaccadeError
 
 READ_AHEAD = 4
+ENDLESS = 2**48  # examples
 
 
 @dataclass(frozen=True)
@@ -49,10 +51,14 @@ class Stream:
         dataset = grain.MapDataset.source(self.source)
         if self.shuffle:
             dataset = dataset.shuffle(seed=seed % 2**32)
-        dataset = dataset.repeat().batch(self.batch_size, batch_fn=self.collate)[start:]
-        options = grain.ReadOptions(num_threads=0 if self.workers else 1, prefetch_buffer_size=READ_AHEAD)
+        # repeat() without a number overflows len() in slices
+        epochs = max(1, ENDLESS // len(self.source))
+        dataset = dataset.repeat(epochs).batch(self.batch_size, batch_fn=self.collate)[start:]
+        options = grain.ReadOptions(num_threads=0)
         reader = dataset.to_iter_dataset(options)
         if self.workers:
+            if not flags.FLAGS.is_parsed():  # grain's workers read absl flags, which only absl programs parse
+                flags.FLAGS.mark_as_parsed()
             reader = reader.mp_prefetch(grain.MultiprocessingOptions(num_workers=self.workers))
         return iter(reader)
 

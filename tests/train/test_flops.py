@@ -1,0 +1,58 @@
+import keras
+import numpy as np
+import pytest
+import toys
+from keras import ops
+from rich.console import Console
+
+from saccade import backend
+from saccade.train import TrainConfig, Trainer, flops
+
+
+def counted(function, *args) -> flops.Count:
+    return flops.count(backend.trace(backend.jit(function), *args))
+
+
+def test_matmul():
+    assert counted(ops.matmul, np.ones((3, 5, 7)), np.ones((3, 7, 11))).total == 2 * 3 * 5 * 7 * 11
+
+
+def test_convolution():
+    layer = keras.layers.Conv2D(4, (3, 2), padding="valid")
+    layer.build((None, 9, 8, 5))
+    found = counted(lambda x: layer(x), np.ones((2, 9, 8, 5), "float32"))
+    assert found.total == 2 * (2 * 7 * 7 * 4) * (3 * 2 * 5)
+
+
+def test_a_scan_counts_every_pass():
+    w = np.ones((5, 5), "float32")
+    found = counted(lambda x: ops.scan(lambda c, _: (c @ w, None), x, None, length=6)[0], np.ones((3, 5), "float32"))
+    assert found.total == 6 * 2 * 3 * 5 * 5
+    assert found.notes == []
+
+
+def test_a_loop_of_unknown_length_counts_once_and_says_so():
+    w = np.ones((5, 5), "float32")
+
+    def loop(x):
+        return ops.while_loop(lambda x: ops.sum(x) < 10, lambda x: (x @ w,), (x,))[0]
+
+    found = counted(loop, np.ones((3, 5), "float32"))
+    assert found.total == 2 * 3 * 5 * 5
+    assert "counts as one pass" in found.notes[0]
+
+
+def test_a_training_step():
+    run = Trainer(toys.model(), {"main": toys.stream()}, TrainConfig(steps=1), console=Console(quiet=True))
+    run.fit()
+    forward = 2 * 6 * (5 * 7 + 7 * 2)
+    backward = forward + 2 * 6 * 7 * 2  # the kernels' gradients, and the input's of the second layer
+    assert flops.count(run.engine.jaxpr(run.state)).total == forward + backward
+
+
+@pytest.mark.parametrize(
+    ("device", "peak"),
+    [("NVIDIA H200", 989e12), ("NVIDIA A100-SXM4-80GB", 312e12), ("NVIDIA L4", 121e12), ("cpu", None)],
+)
+def test_peak(device, peak):
+    assert backend.peak_flops(device) == peak
