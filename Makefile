@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV ?= .venv
 ORACLE_VENV ?= .venv-oracle
 WORKERS ?= 2
+DEMO_IMAGE ?= saccade/bundled/demo.png
+DEMO_QUESTION ?= what material is the green ball?
 BIN = $(VENV)/bin
 
 .PHONY: setup check test test-oracle demo bench clean
@@ -38,7 +40,7 @@ test-oracle: $(ORACLE_VENV)/.oracle
 	$(ORACLE_VENV)/bin/python -m pytest -q -m oracle
 
 demo: $(VENV)/.core
-	@$(BIN)/python -m saccade.cli demo
+	$(BIN)/saccade ask $(DEMO_IMAGE) "$(DEMO_QUESTION)" --explain
 
 bench: $(VENV)/.dev
 	set -e; for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python "$$script"; done

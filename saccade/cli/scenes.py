@@ -61,7 +61,8 @@ def _questions(made: Any, seed: int, count: int) -> Iterator[dict]:
     from saccade.data.scenes.questions import PALETTES, draw_kind, draw_question
     from saccade.data.scenes.statements import draw_panel_statement
 
-    rng, palette = Random(seed), PALETTES[made.style]
+    rng = Random(seed)
+    palette: dict[str, tuple[str, ...]] = {**PALETTES[made.style]}
     seen: set[str] = set()
     found = 0
     for attempt in range(count * _TRIES_PER_QUESTION):
