@@ -4,6 +4,7 @@
     example = Source("vqa", split="train", seed=0)[7]
 """
 
+from saccade.data.scenes.captions import caption_is_true, facts
 from saccade.data.scenes.english import lexicon
 from saccade.data.scenes.execute import IllPosedError, execute, trace
 from saccade.data.scenes.program import Call, ProgramError, depth, parse
@@ -23,9 +24,11 @@ __all__ = [
     "Scene",
     "SceneObject",
     "Source",
+    "caption_is_true",
     "depth",
     "difficulty",
     "execute",
+    "facts",
     "lexicon",
     "parse",
     "trace",

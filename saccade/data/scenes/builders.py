@@ -1,88 +1,22 @@
 """One function per task, from a `Job` to an `Example`."""
 
-from dataclasses import dataclass
-from random import Random
-
-import numpy as np
-
-from saccade.data.scenes.english import ask, refer, state
-from saccade.data.scenes.execute import IllPosedError, execute
-from saccade.data.scenes.plant import PlantError, plant
+from saccade.data.scenes.captions import attributes, caption, caption_is_true, describe, distinguish
+from saccade.data.scenes.dialogue import draw_dialogue
+from saccade.data.scenes.edit import edit_scene
+from saccade.data.scenes.english import ask, noun, refer, state
+from saccade.data.scenes.execute import execute
+from saccade.data.scenes.job import Job, fits, planted
 from saccade.data.scenes.program import Call, call, depth
-from saccade.data.scenes.questions import ANSWERS_OF, PALETTES, Phraser, draw_kind, draw_question
+from saccade.data.scenes.questions import ANSWERS_OF, Phraser, draw_kind, draw_question, is_consistent
+from saccade.data.scenes.rationale import rationale
 from saccade.data.scenes.render import render
-from saccade.data.scenes.sample import sample_scene
-from saccade.data.scenes.scene import Example, Scene
+from saccade.data.scenes.scene import Example, Scene, SceneObject
 from saccade.data.scenes.statements import draw_panel_statement, draw_statement
 from saccade.errors import SaccadeError
 
-MAX_WORDS = {"question": 40, "statement": 40, "description": 60, "caption": 40, "rationale": 48}
-SCENE_TRIES = 60  # scenes tried for one pair of program and answer, so that no answer is given up for another
 PROGRAM_TRIES = 20
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """What a Source passes to the builders; see Source."""
-
-    style: str
-    min_depth: int
-    max_depth: int
-    num_objects: tuple[int, int]
-    size_px: tuple[int, int] | None
-    background: str | None
-    occlusion: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """The two generators of one example: `rng` for words and programs, `array_rng` for scenes."""
-
-    rng: Random
-    array_rng: np.random.Generator
-    options: Options
-
-    @property
-    def palette(self) -> dict[str, tuple[str, ...]]:
-        return PALETTES[self.options.style]
-
-    def depth(self) -> int:
-        return self.rng.randint(self.options.min_depth, self.options.max_depth)
-
-    def scene(self, least: int = 0, most: int = 10) -> Scene:
-        """A random scene with at least `least` and at most `most` objects where the options allow it."""
-        options = self.options
-        if options.style == "nlvr":
-            return sample_scene(self.array_rng, style="nlvr")
-        low, high = options.num_objects
-        low = max(low, min(high, least))
-        return sample_scene(
-            self.array_rng,
-            num_objects=(low, max(low, min(high, most))),
-            size_px=options.size_px,
-            occlusion=options.occlusion,
-            background=options.background,
-        )
-
-
-def fits(text: str, kind: str) -> bool:
-    """Whether a text keeps to its length limit, in words."""
-    return len(text.split()) <= MAX_WORDS[kind]
-
-
-def planted(job: Job, program: Call, answer, palette=None) -> Scene | None:
-    """A scene on which the program gives the answer, None if SCENE_TRIES scenes did not admit it."""
-    least = (answer if type(answer) is int else 0) + depth(program)
-    if program.op == "count" and not program.args[0].args:
-        return job.scene(answer, answer)
-    for _ in range(SCENE_TRIES):
-        try:
-            scene = plant(job.scene(least), program, answer, palette or job.palette, job.rng)
-            if execute(program, scene) == answer:
-                return scene
-        except (PlantError, IllPosedError):
-            continue
-    return None
+DESCRIBED_OBJECTS = (3, 6)
+TWIN_SHARE = 0.7  # of wrong pictures in `match`; the rest show another scene altogether
 
 
 def answer_word(value) -> str:
@@ -90,23 +24,6 @@ def answer_word(value) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     return str(value)
-
-
-def draw_vqa(job: Job) -> tuple[str, Call, object, str, Scene]:
-    """(kind, program, value, question, scene)."""
-    rng = job.rng
-    for _ in range(PROGRAM_TRIES):
-        target = job.depth()
-        kind = draw_kind(rng, target, job.options.style)
-        program = draw_question(rng, kind, target, job.palette)
-        text = ask(rng, program)
-        value = rng.choice(answers(job, kind))
-        if not fits(text, "question"):
-            continue
-        scene = planted(job, program, value)
-        if scene is not None:
-            return kind, program, value, text, scene
-    raise SaccadeError(f"no question fits {job.options}: allow more objects or less depth")
 
 
 def answers(job: Job, kind: str) -> tuple:
@@ -119,8 +36,31 @@ def answers(job: Job, kind: str) -> tuple:
     return full if spare is None else tuple(n for n in full if n <= most - spare)
 
 
+def _give_up(job: Job, what: str) -> SaccadeError:
+    return SaccadeError(f"no {what} fits {job.options}: allow more objects or less depth")
+
+
+def _box(scene: Scene, thing: SceneObject) -> tuple[float, float, float, float]:
+    x0, y0, x1, y1 = thing.box_px
+    return x0 / scene.width_px, y0 / scene.height_px, x1 / scene.width_px, y1 / scene.height_px
+
+
+def _question(job: Job) -> tuple[str, Call, object, str, Scene]:
+    """(kind, program, value, question, scene): the first three drawn without a look at any scene."""
+    rng = job.rng
+    for _ in range(PROGRAM_TRIES):
+        target = job.depth()
+        kind = draw_kind(rng, target)
+        program = draw_question(rng, kind, target, job.palette)
+        text, value = ask(rng, program), rng.choice(answers(job, kind))
+        scene = planted(job, program, value) if fits(text, "question") else None
+        if scene is not None:
+            return kind, program, value, text, scene
+    raise _give_up(job, "question")
+
+
 def build_vqa(job: Job) -> Example:
-    kind, program, value, text, scene = draw_vqa(job)
+    kind, program, value, text, scene = _question(job)
     return Example(
         task="vqa",
         image=render(scene),
@@ -133,15 +73,33 @@ def build_vqa(job: Job) -> Example:
     )
 
 
+def build_rationale(job: Job) -> Example:
+    for _ in range(PROGRAM_TRIES):
+        kind, program, value, text, scene = _question(job)
+        answer = answer_word(value)
+        target = rationale(program, scene, answer)
+        if fits(target, "rationale"):
+            return Example(
+                task="rationale",
+                image=render(scene),
+                scene=scene,
+                text=text,
+                answer=answer,
+                target=target,
+                program=program,
+                kind=kind,
+                depth=depth(program),
+            )
+    raise _give_up(job, "rationale")
+
+
 def build_statement(job: Job) -> Example:
     rng = job.rng
     draw = draw_panel_statement if job.options.style == "nlvr" else draw_statement
     for _ in range(PROGRAM_TRIES):
         kind, program, palette = draw(rng, job.depth(), job.palette)
         text, value = state(rng, program), rng.random() < 0.5
-        if not fits(text, "statement"):
-            continue
-        scene = planted(job, program, value, palette)
+        scene = planted(job, program, value, palette) if fits(text, "statement") else None
         if scene is not None:
             return Example(
                 task="statement",
@@ -153,7 +111,7 @@ def build_statement(job: Job) -> Example:
                 kind=kind,
                 depth=depth(program),
             )
-    raise SaccadeError(f"no statement fits {job.options}: allow more objects or less depth")
+    raise _give_up(job, "statement")
 
 
 def build_ground(job: Job) -> Example:
@@ -161,29 +119,130 @@ def build_ground(job: Job) -> Example:
     for _ in range(PROGRAM_TRIES):
         anchor = Phraser(rng, job.palette).anchor(job.depth() - 1)
         text = refer(rng, anchor)
-        if not fits(text, "question"):
-            continue
-        scene = planted(job, call("exist", anchor.args[0]), True)
-        if scene is None:
-            continue
-        try:
+        scene = planted(job, anchor, None) if is_consistent(anchor) and fits(text, "question") else None
+        if scene is not None:
             thing = scene.objects[execute(anchor, scene)]
-        except IllPosedError:
+            return Example(
+                task="ground",
+                image=render(scene),
+                scene=scene,
+                text=text,
+                box=_box(scene, thing),
+                program=anchor,
+                kind="refer",
+                depth=depth(anchor),
+            )
+    raise _give_up(job, "referring expression")
+
+
+def build_caption(job: Job) -> Example:
+    for _ in range(PROGRAM_TRIES):
+        scene = job.scene()
+        kind, target = caption(job.rng, scene)
+        if fits(target, "caption"):
+            hops = 2 if kind in ("related", "related_twice") else 1
+            return Example(task="caption", image=render(scene), scene=scene, target=target, kind=kind, depth=hops)
+    raise _give_up(job, "caption")
+
+
+def _twins(job: Job) -> tuple[Scene, Scene, str, str]:
+    """Two scenes one edit apart, in random order, and a description of each that is false of the other."""
+    for _ in range(PROGRAM_TRIES):
+        scene = job.scene(*DESCRIBED_OBJECTS)
+        pair = [scene, edit_scene(job.array_rng, scene)]
+        job.rng.shuffle(pair)
+        one, two = (describe(job.rng, scene) for scene in pair)
+        if not (fits(one, "description") and fits(two, "description")):
             continue
-        x0, y0, x1, y1 = thing.box_px
-        w, h = scene.width_px, scene.height_px
+        if not (caption_is_true(one, pair[1]) or caption_is_true(two, pair[0])):
+            return pair[0], pair[1], one, two
+    raise _give_up(job, "pair of descriptions")
+
+
+def build_retrieve(job: Job) -> Example:
+    *scenes, one, two = _twins(job)
+    pictures = [
+        Example(task="retrieve", image=render(scene), scene=scene, text=text, kind="describe", depth=1)
+        for scene, text in zip(scenes, (one, two), strict=True)
+    ]
+    values = {name: getattr(pictures[0], name) for name in ("task", "image", "scene", "text", "kind", "depth")}
+    return Example(**values, pair=pictures[1])
+
+
+def build_match(job: Job) -> Example:
+    """A description with its own picture or with another: which, the text cannot tell, as both are drawn alike."""
+    rng = job.rng
+    kind, (shown, other, text, wrong) = "twin", _twins(job)
+    if rng.random() >= TWIN_SHARE:
+        kind = "other"
+        _, _, wrong, _ = _twins(job)
+    value = rng.random() < 0.5
+    text = text if value else wrong
+    if caption_is_true(text, shown) != value:
+        return build_match(job)  # two unrelated scenes that read alike: practically never
+    answer = "true" if value else "false"
+    return Example(task="match", image=render(shown), scene=shown, text=text, answer=answer, kind=kind, depth=1)
+
+
+def build_region(job: Job) -> Example:
+    """Several objects, each with a phrase that fits it alone where one exists, else with all its attributes."""
+    rng, scene = job.rng, job.scene()
+    regions = []
+    for i in sorted(rng.sample(range(len(scene.objects)), rng.randint(2, min(5, len(scene.objects))))):
+        thing = scene.objects[i]
+        filters = distinguish(rng, scene, i) or attributes(thing)
+        regions.append((f"the {noun(rng, filters, False)}", _box(scene, thing)))
+    return Example(
+        task="region", image=render(scene), scene=scene, kind="region", depth=1, regions=tuple(regions)
+    )
+
+
+def build_dialogue(job: Job) -> Example:
+    rng = job.rng
+    for _ in range(PROGRAM_TRIES):
+        said = draw_dialogue(rng, job.palette, rng.randint(1, 3))
+        kind, text, program = said[-1]
+        value = rng.choice(_dialogue_answers(kind))
+        scene = planted(job, program, value)
+        if scene is None or not _is_answerable(said, scene):
+            continue
+        turns = tuple((question, answer_word(execute(part, scene))) for _, question, part in said[:-1])
         return Example(
-            task="ground",
+            task="dialogue",
             image=render(scene),
             scene=scene,
             text=text,
-            box=(x0 / w, y0 / h, x1 / w, y1 / h),
-            program=anchor,
-            kind="refer",
-            depth=depth(anchor),
+            answer=answer_word(value),
+            program=program,
+            kind=kind,
+            depth=depth(program),
+            turns=turns,
         )
-    raise SaccadeError(f"no referring expression fits {job.options}: allow more objects or less depth")
+    raise _give_up(job, "dialogue")
 
 
-BUILDERS = {"vqa": build_vqa, "statement": build_statement, "ground": build_ground}
-STYLES_OF = {"vqa": ("world",), "statement": ("world", "nlvr"), "ground": ("world",)}
+def _dialogue_answers(kind: str) -> tuple:
+    if kind in ANSWERS_OF:
+        return ANSWERS_OF[kind][:4] if kind == "count_related" else ANSWERS_OF[kind]
+    return (0, 1, 2, 3)
+
+
+def _is_answerable(said: list, scene: Scene) -> bool:
+    """ "it" needs one object and "them" at least two, as the opening's answer shows."""
+    opening = said[0][2]
+    found = execute(call("count", opening.args[0]), scene)
+    return found == 1 if opening.op == "exist" else found >= 2
+
+
+BUILDERS = {
+    "vqa": build_vqa,
+    "statement": build_statement,
+    "caption": build_caption,
+    "rationale": build_rationale,
+    "ground": build_ground,
+    "match": build_match,
+    "retrieve": build_retrieve,
+    "region": build_region,
+    "dialogue": build_dialogue,
+}
+STYLES_OF = {task: ("world", "nlvr") if task == "statement" else ("world",) for task in BUILDERS}

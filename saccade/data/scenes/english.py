@@ -241,7 +241,16 @@ def _sentence(rng: Random, program: Call, tables: dict, related: dict) -> str:
     key, slots = sentence_parts(program)
     if key in related and rng.random() < 0.5 and view(slots["A"]).restriction not in ("", "same"):
         key = related[key]
-    return say(rng, pick(rng, tables[key]), _words_of(rng, slots))
+    frames = tables[key]
+    if any(view(part).restriction for part in slots.values() if isinstance(part, Call)):
+        frames = _ending_in_a_slot(frames)
+    return say(rng, pick(rng, frames), _words_of(rng, slots))
+
+
+@cache
+def _ending_in_a_slot(frames: tuple[str, ...]) -> tuple[str, ...]:
+    """The frames with no words after the last slot, which would come late after a long phrase; or all, if none."""
+    return tuple(frame for frame in frames if frame.rstrip("?.").endswith("}")) or frames
 
 
 def _words_of(rng: Random, slots: dict) -> dict:

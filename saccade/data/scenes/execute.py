@@ -12,6 +12,7 @@ from saccade.data.scenes.scene import Scene
 from saccade.errors import SaccadeError
 
 WALL_GAP_PX = 1  # an object this near to its panel's edge touches it
+AXES = {"left": (0, -1), "right": (0, 1), "above": (1, -1), "below": (1, 1)}  # axis of the image, sign along it
 _COMPARE = {
     "equal": operator.eq,
     "greater": operator.gt,
@@ -70,16 +71,20 @@ class _Run:
 
     def value(self, program: Call, scope: tuple[int, ...]):
         op = program.op
-        if op in GROUP_OPS:
+        if op == "scene":
+            result = scope
+        elif op == "filter" and self.steps is None:
+            result = self.filters(program, scope)
+        elif op in GROUP_OPS:
             result = self.quantify(op, program.args[0], scope)
         else:
-            args = [self.value(arg, scope) if isinstance(arg, Call) else arg for arg in program.args]
+            args = [self.value(arg, scope) if type(arg) is Call else arg for arg in program.args]
             if op in COMPARISONS:
                 result = _COMPARE[op](*args)
-            elif op == "scene":
-                result = scope
-            elif op in ("relate", "same"):
-                result = getattr(self, op)(scope, *args)
+            elif op == "relate":
+                result = self.relate(scope, *args)
+            elif op == "same":
+                result = self.same(scope, *args)
             else:
                 result = _OPS[op](self, *args)
         if self.steps is not None:
@@ -95,7 +100,7 @@ class _Run:
         return {"every_group": all, "some_group": any, "no_group": _none, "count_groups": sum}[op](values)
 
     def relate(self, scope, anchor: int, direction: str):
-        axis, sign = {"left": (0, -1), "right": (0, 1), "above": (1, -1), "below": (1, 1)}[direction]
+        axis, sign = AXES[direction]
         here = self.objects[anchor]
         zero = here.center_px[axis] * sign + self.slack
         return tuple(
@@ -132,6 +137,17 @@ class _Run:
 
     def filter(self, found, attribute: str, value: str):
         return tuple([i for i in found if getattr(self.objects[i], attribute) == value])
+
+    def filters(self, program: Call, scope):
+        """A whole chain of filters at once: the same set, without the sets in between."""
+        needs = []
+        while program.op == "filter":
+            needs.append(program.args[1:])
+            program = program.args[0]
+        found = self.value(program, scope)
+        for attribute, value in needs:
+            found = tuple([i for i in found if getattr(self.objects[i], attribute) == value])
+        return found
 
     def exclude(self, found, attribute: str, value: str):
         return tuple([i for i in found if getattr(self.objects[i], attribute) != value])

@@ -8,16 +8,17 @@ ball left of ...") are settled from the inside out, then the answer; the caller 
 running the program, so a plan that defeats itself costs a retry, never a wrong label.
 """
 
+import math
 from dataclasses import dataclass
 from random import Random
 
-from saccade.data.scenes.execute import IllPosedError, members
+from saccade.data.scenes.execute import AXES, IllPosedError, members
 from saccade.data.scenes.program import COMPARISONS, Call
-from saccade.data.scenes.layout import SIZE_FRACTION, Layout
+from saccade.data.scenes.layout import BOX_GAP, SIZE_FRACTION, Layout
 from saccade.data.scenes.scene import Scene, SceneObject
 from saccade.data.scenes.sprites import extent
 
-MAX_COUNT = 6  # "how many" has answers 0..6 where attributes alone decide,
+MAX_COUNT = 5  # "how many" has answers 0..5 where attributes alone decide,
 MAX_RELATED_COUNT = 4  # and 0..4 where a relation leaves fewer candidates
 
 
@@ -52,29 +53,40 @@ class Draft:
 
     def finish(self) -> Scene:
         """The scene, boxes fitted to new shapes and sizes. Raises: PlantError: they no longer fit."""
-        old, objects, moved = self.scene, [], False
+        old, objects, moved = self.scene, [], []
         for before, now in zip(old.objects, self.objects, strict=True):
             box = before.box_px
-            if now.size != before.size or now.shape != before.shape:
-                if old.style != "world":
-                    raise PlantError
+            if old.style == "nlvr":
+                if now.size != before.size:
+                    raise PlantError  # shapes of equal size fill equal boxes there, sizes do not
+            elif now.size != before.size or now.shape != before.shape:
                 height = box[3] - box[1]
                 if now.size != before.size:
                     height = max(3, round(height * SIZE_FRACTION[now.size] / SIZE_FRACTION[before.size]))
-                box, moved = _around(box, *extent(now.shape, height)), True
+                box = _around(box, *extent(now.shape, height))
+                moved.append(len(objects))
             objects.append(SceneObject(now.shape, now.color, now.size, now.material, box, now.group, now.layer))
         if moved:
-            self._check_layout(objects)
+            self._check_layout(objects, moved)
         return Scene(tuple(objects), old.width_px, old.height_px, old.background, old.style, old.num_groups)
 
-    def _check_layout(self, objects: list[SceneObject]) -> None:
-        layout = Layout(self.width_px, self.height_px)
-        occlusion = any(item.layer for item in objects)
-        for i, item in enumerate(objects):
-            box = item.box_px
-            if not (layout.is_allowed(item.shape, box, item.layer) if occlusion else layout.is_free(box)):
+    def _check_layout(self, objects: list[SceneObject], moved: list[int]) -> None:
+        if any(item.layer for item in objects):
+            layout = Layout(self.width_px, self.height_px)
+            for i, item in enumerate(objects):
+                if not layout.is_allowed(item.shape, item.box_px, item.layer):
+                    raise PlantError
+                layout.add(i, item.shape, item.box_px, item.layer)
+            return
+        # Centres stay, so only the distance of the changed boxes can have become too small.
+        gap, boxes = math.ceil(BOX_GAP * max(self.width_px, self.height_px)), [item.box_px for item in objects]
+        for i in moved:
+            x0, y0, x1, y1 = boxes[i]
+            if x0 < 0 or y0 < 0 or x1 > self.width_px or y1 > self.height_px:
                 raise PlantError
-            layout.add(i, item.shape, box, item.layer)
+            for k, (a0, b0, a1, b1) in enumerate(boxes):
+                if k != i and x0 < a1 + gap and a0 < x1 + gap and y0 < b1 + gap and b0 < y1 + gap:
+                    raise PlantError
 
     def set(self, i: int, attribute: str, value: str, *, lock: bool = True) -> None:
         thing = self.objects[i]
@@ -125,9 +137,9 @@ def _recipe(draft: Draft, program: Call, scope: tuple) -> tuple[tuple, list]:
     return members(program, draft, scope), []
 
 
-def _resize(draft: Draft, program: Call, size: int, scope: tuple) -> None:
-    """Change attributes until the set has `size` members."""
-    _settle(draft, program, scope)
+def _resize(draft: Draft, program: Call, size: int, scope: tuple, has_room=None) -> None:
+    """Change attributes until the set has `size` members, new ones among those that `has_room` accepts."""
+    _settle(draft, program, scope, size)
     if program.op == "nth":
         _resize_at_least(draft, program.args[0], program.args[2], scope)
         return
@@ -138,9 +150,10 @@ def _resize(draft: Draft, program: Call, size: int, scope: tuple) -> None:
             break
         candidates, needs = _recipe(draft, program, scope)
         if len(inside) < size:
-            _join(draft, [i for i in candidates if i not in inside], needs)
+            _join(draft, [i for i in candidates if i not in inside and (not has_room or has_room(i))], needs)
         else:
-            _leave(draft, rng.choice(inside), needs)
+            misplaced = [i for i in inside if has_room and not has_room(i)]
+            _leave(draft, rng.choice(misplaced or inside), needs)
     else:
         raise PlantError
     for i in inside:
@@ -178,13 +191,22 @@ def _leave(draft: Draft, i: int, needs: list) -> None:
     draft.set(i, attribute, draft.other(attribute, value) if same else value, lock=False)
 
 
-def _settle(draft: Draft, program: Call, scope: tuple) -> None:
-    """Make every "the ..." inside the program name exactly one object, inner ones first."""
+def _settle(draft: Draft, program: Call, scope: tuple, size: int = 1) -> None:
+    """Make every "the ..." inside the program name exactly one object, inner ones first.
+
+    The object that "left of the ..." refers to is one with at least `size` others on its left, where there is one.
+    """
     if program.op == "unique":
         _resize(draft, program.args[0], 1, scope)
-        return
-    for part in program.programs:
-        _settle(draft, part, scope)
+    elif program.op == "relate":
+        anchor, direction = program.args
+        axis, sign = AXES[direction]
+        along = [draft.objects[i].center_px[axis] * sign for i in scope]
+        limit = sorted(along, reverse=True)[min(max(size, 1), len(along) - 1)] if along else 0
+        _resize(draft, anchor.args[0], 1, scope, lambda i: draft.objects[i].center_px[axis] * sign <= limit)
+    else:
+        for part in program.programs:
+            _settle(draft, part, scope, size if program.op in ("filter", "exclude", "intersect") else 1)
 
 
 def _distract(draft: Draft, program: Call) -> None:
@@ -220,6 +242,8 @@ def _achieve(draft: Draft, program: Call, answer, scope: tuple) -> None:
         value = getattr(draft.objects[one], args[2])
         draft.objects[one].locked.add(args[2])
         draft.set(two, args[2], value if answer else draft.other(args[2], value))
+    elif op == "unique":
+        _settle(draft, program, scope)
     elif op == "not":
         _achieve(draft, args[0], not answer, scope)
     elif op in ("and", "or"):
@@ -242,7 +266,7 @@ def _achieve(draft: Draft, program: Call, answer, scope: tuple) -> None:
 
 
 def _achieve_exist(draft: Draft, program: Call, answer: bool, scope: tuple) -> None:
-    _settle(draft, program, scope)
+    _settle(draft, program, scope, 2)
     found = len(members(program, draft, scope))
     if bool(found) != answer:
         _resize(draft, program, draft.rng.choice((1, 1, 1, 2)) if answer else 0, scope)

@@ -86,6 +86,7 @@ class Call:
     op: str
     args: tuple = ()
     type: str = field(init=False, compare=False, repr=False)
+    programs: tuple["Call", ...] = field(init=False, compare=False, repr=False)  # the arguments that are programs
 
     def __post_init__(self):
         if self.op not in SIGNATURES:
@@ -96,14 +97,10 @@ class Call:
         for place, (kind, arg) in enumerate(zip(kinds, self.args, strict=True)):
             _check(self.op, place, kind, arg, self.args)
         object.__setattr__(self, "type", result)
+        object.__setattr__(self, "programs", tuple(arg for arg in self.args if isinstance(arg, Call)))
 
     def __str__(self) -> str:
         return f"{self.op}({','.join(map(str, self.args))})"
-
-    @property
-    def programs(self) -> tuple["Call", ...]:
-        """The arguments that are programs."""
-        return tuple(arg for arg in self.args if isinstance(arg, Call))
 
 
 def _check(op: str, place: int, kind: str, arg, args: tuple) -> None:

@@ -17,6 +17,7 @@ from saccade.data.scenes.scene import (
     SHAPES,
     SIZES,
 )
+from saccade.errors import SaccadeError
 
 PALETTES = {
     "world": {"color": COLORS, "shape": SHAPES, "size": SIZES, "material": MATERIALS},
@@ -100,12 +101,22 @@ class Phraser:
             return call("same", anchor, attribute), (attribute,)
         return call("relate", anchor, rng.choice(DIRECTIONS)), ()
 
-    def set(self, hops: int, *, avoid: tuple[str, ...] = (), keep: dict | None = None, least: int = 1) -> Call:
-        """A set program with `hops` hops. `avoid` attributes are not filtered on, `keep` filters are."""
+    def set(
+        self, hops: int, *, avoid: tuple[str, ...] = (), keep: dict | None = None, least: int = 1, bare: bool = True
+    ) -> Call:
+        """A set program with `hops` hops.
+
+        Args:
+            hops: as `program.depth` counts them.
+            avoid: attributes not to filter on.
+            keep: filters that must be there.
+            least: number of filters, at least.
+            bare: a restricted set may have no filter: "things left of the ball".
+        """
         base, shared = self.base(hops, avoid=(*avoid, *(keep or ())))
-        least = 0 if base is not _SCENE and not keep and self.rng.random() < 0.25 else least
-        filters = {} if least == 0 else self.filters(least, 3, (*avoid, *shared), keep)
-        return self.apply(base, filters)
+        if bare and base is not _SCENE and not keep and self.rng.random() < 0.25:
+            return base
+        return self.apply(base, self.filters(least, 3, (*avoid, *shared), keep))
 
     def anchor(self, hops: int, *, avoid: tuple[str, ...] = (), keep: dict | None = None) -> Call:
         """unique(...) of a set with `hops` hops."""
@@ -114,7 +125,7 @@ class Phraser:
             filters = self.filters(1, 2, avoid, keep)
             group = self.apply(_SCENE, filters if keep or rng.random() < 0.8 else {})
             return call("unique", call("nth", group, rng.choice(ENDS), rng.choice((1, 1, 1, 2))))
-        return call("unique", self.set(hops, avoid=avoid, keep=keep))
+        return call("unique", self.set(hops, avoid=avoid, keep=keep, bare=False))
 
     def disjoint(self, avoid: tuple[str, ...] = ()) -> tuple[dict, dict]:
         """Two filters that no object meets both of."""
@@ -125,6 +136,24 @@ class Phraser:
             self.filters(1, 3, (*avoid, shared), {shared: one}),
             self.filters(1, 3, (*avoid, shared), {shared: two}),
         )
+
+
+def is_consistent(program: Call) -> bool:
+    """False if the program speaks of "the ball" and elsewhere of a ball of some sort, which there cannot be."""
+    sets, sole = [], []
+    stack = [(program, False)]
+    while stack:
+        node, is_the = stack.pop()
+        filters = set()
+        while node.op in ("filter", "exclude"):
+            filters.add(node.args[1:] if node.op == "filter" else ("not", *node.args[1:]))
+            node = node.args[0]
+        if filters:
+            sets.append(filters)
+            if is_the and node.op == "scene":
+                sole.append(filters)
+        stack.extend((part, node.op == "unique") for part in node.programs)
+    return all(sum(one <= other for other in sets) == 1 for one in sole)
 
 
 def named(program: Call) -> set[str]:
@@ -147,6 +176,15 @@ def draw_kind(rng: Random, depth: int, style: str = "world") -> str:
 
 
 def draw_question(rng: Random, kind: str, depth: int, palette: dict[str, tuple[str, ...]]) -> Call:
+    """A random consistent program of this kind and depth; arguments as `_draw`."""
+    for _ in range(50):
+        program = _draw(rng, kind, depth, palette)
+        if is_consistent(program):
+            return program
+    raise SaccadeError(f"no {kind} question of depth {depth}: use a palette with more values")
+
+
+def _draw(rng: Random, kind: str, depth: int, palette: dict[str, tuple[str, ...]]) -> Call:
     """A random program of this kind and depth.
 
     Args:
@@ -162,7 +200,7 @@ def draw_question(rng: Random, kind: str, depth: int, palette: dict[str, tuple[s
     if kind in ("count", "count_related"):
         return call("count", _negated(make) if hops == 0 and rng.random() < 0.1 else make.set(hops))
     if kind == "exist":
-        return call("exist", make.set(hops, least=1 if hops else 2))
+        return call("exist", make.set(hops, least=1 if hops else 2, bare=False))
     if kind.startswith("query_"):
         attribute = kind.removeprefix("query_")
         return call("query", make.anchor(hops, avoid=(attribute,)), attribute)

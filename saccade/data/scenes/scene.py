@@ -80,3 +80,4 @@ class Example:
     kind: str = ""  # family of the program: "count", "query_color", "compare", ...
     depth: int = 0  # program depth, 1 = one hop
     turns: tuple = field(default=())  # dialogue: ((question, answer), ...) before `text`
+    regions: tuple = field(default=())  # task `region`: ((phrase, box), ...), boxes as in `box`

@@ -13,7 +13,8 @@ from random import Random
 
 import numpy as np
 
-from saccade.data.scenes.builders import BUILDERS, STYLES_OF, Job, Options
+from saccade.data.scenes.builders import BUILDERS, STYLES_OF
+from saccade.data.scenes.job import Job, Options
 from saccade.data.scenes.questions import MAX_DEPTH, PALETTES
 from saccade.data.scenes.scene import Example
 from saccade.errors import SaccadeError

@@ -44,10 +44,10 @@ RELATIONS = {
     "below": ("below", "lower than", "lower down than"),
 }
 END_FRAMES = {
-    ("left", 1): ("leftmost {N}", "{N} farthest to the left", "first {N} from the left"),
-    ("right", 1): ("rightmost {N}", "{N} farthest to the right", "first {N} from the right"),
-    ("top", 1): ("topmost {N}", "highest {N}", "{N} nearest the top"),
-    ("bottom", 1): ("lowest {N}", "bottommost {N}", "{N} nearest the bottom"),
+    ("left", 1): ("leftmost {N}", "first {N} from the left"),
+    ("right", 1): ("rightmost {N}", "first {N} from the right"),
+    ("top", 1): ("topmost {N}", "highest {N}"),
+    ("bottom", 1): ("lowest {N}", "bottommost {N}"),
     ("left", 2): ("second {N} from the left", "second leftmost {N}"),
     ("right", 2): ("second {N} from the right", "second rightmost {N}"),
     ("top", 2): ("second {N} from the top", "second highest {N}"),
@@ -290,7 +290,7 @@ PANEL_STATEMENTS = {
 }
 PANEL_BODIES = {
     "exist": ("{A:a}", "at least one {A:one}"),
-    "equal": ("exactly {n} {A:many}",),
+    "equal": ("exactly {n} {A:n}",),
     "at_least": ("at least {n} {A:many}", "{n} or more {A:many}"),
     "at_most": ("at most {n} {A:many}", "no more than {n} {A:many}"),
     "none": ("no {A:many}",),
@@ -300,3 +300,48 @@ PANEL_BODIES = {
     "and": ("{B} and {C}",),
 }
 BOXES = {"one": ("box", "has", "is"), "many": ("boxes", "have", "are")}
+
+# Captions. {L} is a list of noun phrases; what facts() reads back, it reads by these same frames.
+CAPTIONS = {
+    "including": (
+        "there are {n} objects, including {L}.",
+        "the picture shows {n} objects, among them {L}.",
+        "{n} objects, including {L}.",
+        "a picture of {n} objects, among them {L}.",
+    ),
+    "related": ("{A} is {rel} {B}.", "there is {A} {rel} {B}.", "the picture shows {A} {rel} {B}."),
+    "related_twice": ("{A} is {rel} {B}, and {C} is {rel2} {D}.", "{A} is {rel} {B}, while {C} is {rel2} {D}."),
+    "row": ("from left to right: {L}.", "from left to right, the picture shows {L}.", "from left to right, there are {L}."),
+    "column": ("from top to bottom: {L}.", "from top to bottom, the picture shows {L}.", "from top to bottom, there are {L}."),
+    "first_left": ("the {n} leftmost objects are, from left to right, {L}.", "starting from the left, the first {n} objects are {L}."),
+    "first_top": ("the {n} highest objects are, from top to bottom, {L}.", "starting from the top, the first {n} objects are {L}."),
+}
+LIST_ENDS = (" and ", ", and ")
+
+# Rationales: what was looked for, and what was found, step by step.
+STEPS = {
+    "relate": {"left": "left of it", "right": "right of it", "above": "above it", "below": "below it"},
+    "same": "same {attr}",
+    "intersect": "both",
+    "nth": "{k} from the {end}",
+    "exclude": "not {v}",
+    "end": "so {answer}",
+}
+
+# Dialogue: {A} is the topic when first named, then "it" or "they".
+OPENINGS = {
+    "one": ("is there {A:a}?", "can you see {A:a}?", "do you see {A:a}?", "does the picture show {A:a}?"),
+    "many": ("how many {A:many} are there?", "how many {A:many} do you see?", "how many {A:many} can you see?"),
+}
+FOLLOW_UPS = {
+    "query_color": ("what color is it?", "what is its color?", "and its color?"),
+    "query_shape": ("what shape is it?", "what is its shape?", "and its shape?"),
+    "query_size": ("what size is it?", "how big is it?", "and its size?"),
+    "query_material": ("what is it made of?", "what material is it?", "and its material?"),
+    "is": ("is it {v}?", "would you call it {v}?"),
+    "count_related": ("how many {F:many} are {rel} it?", "and how many {F:many} are {rel} it?"),
+    "exist": ("is there {F:a} {rel} it?", "are any {F:many} {rel} it?", "is any {F:one} {rel} it?"),
+    "count_same": ("how many other objects have the same {attr}?", "how many other things have its {attr}?"),
+    "count_of_them": ("how many of them are {v}?", "of these, how many are {v}?"),
+    "count_them_related": ("how many of them are {rel} {B:the}?",),
+}
