@@ -2,6 +2,7 @@
 
 import errno
 import json
+import math
 import subprocess
 import sys
 import types
@@ -141,8 +142,15 @@ def test_ask(stub, picture):
 def test_ask_options_reach_the_pipeline(stub, picture):
     options = ["--task", "statement", "--max-steps", 5, "--threshold", 0.7, "--model", "mine"]
     assert run("ask", picture, "a red cube", *options).exit_code == 0
-    assert stub.calls[0][3] == {"task": "statement", "max_steps": 5, "threshold": 0.7}
+    logit = pytest.approx(math.log(0.7 / 0.3))  # people see the halting value as a share
+    assert stub.calls[0][3] == {"task": "statement", "max_steps": 5, "threshold": logit}
     assert stub.names == ["mine"]
+
+
+@pytest.mark.parametrize(("given", "passed"), [(0, -math.inf), (0.5, 0.0), (1, math.inf)])
+def test_threshold_reaches_from_always_to_never(stub, picture, given, passed):
+    assert run("ask", picture, "What?", "--threshold", given).exit_code == 0
+    assert stub.calls[0][3]["threshold"] == passed
 
 
 def test_explain_has_a_line_for_each_step(stub, picture):

@@ -1,5 +1,6 @@
 """Commands that run a model on an image: ask, caption, ground, match; and list, which says what there is."""
 
+import math
 from enum import StrEnum
 from typing import Any
 
@@ -17,7 +18,7 @@ class AskTask(StrEnum):
 ImageArgument: Any = typer.Argument(metavar="IMAGE", help="A PNG, JPEG or WEBP file.")
 StepsOption: Any = typer.Option(None, "--max-steps", min=1, help="Stop after so many reasoning steps.")
 ThresholdOption: Any = typer.Option(
-    None, "--threshold", min=0.0, max=1.0, help="Stop when the halting value reaches this."
+    None, "--threshold", min=0.0, max=1.0, help="Stop when the halting value exceeds this."
 )
 
 
@@ -25,6 +26,13 @@ def _load(name: str):
     import saccade
 
     return saccade.load(name)
+
+
+def _logit(share: float | None) -> float | None:
+    """The halting value as people see it, 0 to 1, in the pipeline's terms."""
+    if share is None or share in (0.0, 1.0):
+        return {None: None, 0.0: -math.inf, 1.0: math.inf}[share]
+    return math.log(share / (1 - share))
 
 
 def _pixels(path: str):
@@ -56,7 +64,7 @@ def ask(
     question = check_text(question)
     pixels = _pixels(image)
     pipeline = _load(model)
-    options = {"task": str(task), "max_steps": max_steps, "threshold": threshold}
+    options = {"task": str(task), "max_steps": max_steps, "threshold": _logit(threshold)}
     if not (explain or attention):
         answer = pipeline.ask(pixels, question, **options)
         if json:

@@ -194,7 +194,8 @@ def test_retrieval_twins_stand_beside_their_originals(processor):
     decode = processor.tokenizer.decode
     assert [decode(row) for row in batch["tokens"]] == ["red", "cone"]
     assert [decode(row) for row in batch["twin_tokens"]] == ["blue", "star"]
-    assert batch["depth"].tolist() == [1, 1] and batch["twin_depth"].tolist() == [2, 2]
+    assert batch["depth"].tolist() == [1, 1]
+    assert batch["twin_depth"].tolist() == [2, 2]
     with pytest.raises(SaccadeError, match="has no pair"):
         Collate(processor, "retrieve")([example("retrieve")])
 
