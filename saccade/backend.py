@@ -35,7 +35,7 @@ def name() -> str:
 
 
 def jit(function: Callable, donate: bool = False, static: tuple[str, ...] = ()) -> Callable:
-    """One compiled call on JAX (the first argument's buffers are reused if `donate`); the function itself on torch."""
+    """One compiled call on JAX, reusing the first argument's memory if `donate`; nothing on torch."""
     if name() != "jax":
         return function
     import jax
@@ -46,7 +46,8 @@ def jit(function: Callable, donate: bool = False, static: tuple[str, ...] = ()) 
 def value_and_grad(function: Callable, values: list, *args) -> tuple[tuple[Any, Any], list]:
     """Evaluate `function(values, *args) -> (loss, aux)` and the gradient of the loss by each of `values`.
 
-    Returns: ((loss, aux), gradients), gradients shaped like `values`, zero where the loss does not depend on a value.
+    Returns: ((loss, aux), gradients), gradients shaped like `values`, zero where the loss does not depend on
+        a value.
     """
     if name() == "jax":
         import jax
@@ -66,8 +67,9 @@ def value_and_grad(function: Callable, values: list, *args) -> tuple[tuple[Any, 
 def compiled(function: Callable, model: keras.Layer) -> Callable:
     """Turn a function that calls methods of a built model into one compiled call without gradients.
 
-    The weights travel as arguments and are read at every call: loading others needs no recompilation. A new shape of
-    the arguments does recompile. What the function assigns to variables (dropout seeds, say) is dropped on JAX.
+    The weights travel as arguments and are read at every call: loading others needs no recompilation. A new
+    shape of the arguments does recompile. What the function assigns to variables (dropout seeds, say) is
+    dropped on JAX.
 
     Args:
         function: `function(*tensors) -> tree of tensors`; the arguments may be trees too.
@@ -100,7 +102,7 @@ def compiled(function: Callable, model: keras.Layer) -> Callable:
     return call
 
 
-def trace(jitted: Callable, *args, **kwargs):
+def trace(jitted: Any, *args, **kwargs):
     """The closed jaxpr of a function made by `jit`, or None on torch. The later call reuses the trace."""
     return jitted.trace(*args, **kwargs).jaxpr if name() == "jax" else None
 
@@ -155,7 +157,8 @@ def enable_compilation_cache(path: str | os.PathLike | None = None) -> Path | No
 
     Args:
         path: the folder; default `saccade/compiled` under XDG_CACHE_HOME or ~/.cache.
-    Returns: the folder in use; None on torch or if it cannot be written (then nothing is cached, nothing fails).
+    Returns: the folder in use; None on torch or if it cannot be written (then nothing is cached, nothing
+        fails).
     """
     if name() != "jax":
         return None
@@ -211,6 +214,23 @@ def memory_peak_bytes() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
+def start_profile(folder: str | os.PathLike) -> bool:
+    """Start to record what the device does. Returns whether the backend can (JAX)."""
+    if name() != "jax":
+        return False
+    import jax
+
+    jax.profiler.start_trace(str(folder))
+    return True
+
+
+def stop_profile() -> None:
+    """Write the profile begun by `start_profile`."""
+    import jax
+
+    jax.profiler.stop_trace()
+
+
 def seed_everything(seed: int) -> None:
-    """Seed Python, NumPy and Keras (initialisers and dropout), so that a model built next is the same every time."""
+    """Seed Python, NumPy and Keras, so that a model built next starts from the same weights every time."""
     keras.utils.set_random_seed(seed)

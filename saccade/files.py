@@ -1,7 +1,7 @@
 """Writing that survives a crash, and reading that notices damage.
 
-Everything Saccade saves goes through these functions: data reaches the disk before its final name exists, so a reader
-sees the old content or the new content and never a mixture.
+Everything Saccade saves goes through these functions: data reaches the disk before its final name exists, so
+a reader sees the old content or the new content and never a mixture.
 """
 
 import contextlib
@@ -10,7 +10,7 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from pathlib import Path
 
 import ml_dtypes
@@ -33,7 +33,9 @@ _REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS}
 def write_error(error: OSError, path: Path) -> SaccadeError:
     """The line a user reads when `path` could not be written."""
     if error.errno in _DISK_FULL:
-        return SaccadeError(f"no space left to write {path}: free some disk space and run again; nothing was changed")
+        return SaccadeError(
+            f"no space left to write {path}: free some disk space and run again; nothing was changed"
+        )
     if error.errno in _REFUSED:
         return SaccadeError(f"not allowed to write {path}: choose a folder you may write to")
     return SaccadeError(f"could not write {path}: {error.strerror or error}")
@@ -48,14 +50,14 @@ def _fsync(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def atomic_directory(path: str | os.PathLike) -> Iterator[Path]:
+def atomic_directory(path: str | os.PathLike) -> Generator[Path]:
     """Fill a folder under a temporary name; it gets its real name only when complete and on disk.
 
     Args:
         path: the folder to create. An existing folder is replaced as a whole.
     Yields: the temporary folder, beside `path`, to write into.
-    Raises: SaccadeError: disk full or no permission. The old content of `path` is then intact and no temporary
-        folder is left.
+    Raises: SaccadeError: disk full or no permission. The old content of `path` is then intact and no
+        temporary folder is left.
     """
     path = Path(path)
     try:
@@ -84,7 +86,7 @@ def _umask() -> int:
 
 
 def _replace_directory(source: Path, target: Path) -> None:
-    """Rename `source` to `target`. A folder cannot be renamed over a full one, so the old one steps aside first."""
+    """Rename `source` to `target`. No folder can be renamed over a full one, so the old one steps aside."""
     if not target.exists():
         os.rename(source, target)
         return
@@ -170,7 +172,9 @@ def load_tensors(path: str | os.PathLike, sha256: str | None = None) -> dict[str
 
 def _array(name: str, entry: dict, path: Path) -> np.ndarray:
     if entry["dtype"] not in _DTYPES:
-        raise SaccadeError(f"{path} holds {name} as {entry['dtype']}; this version reads {', '.join(_DTYPES)}")
+        raise SaccadeError(
+            f"{path} holds {name} as {entry['dtype']}; this version reads {', '.join(_DTYPES)}"
+        )
     # frombuffer gives a read-only view of bytes
     return np.frombuffer(entry["data"], _DTYPES[entry["dtype"]]).reshape(entry["shape"]).copy()
 

@@ -34,7 +34,9 @@ def unflatten(template: Any, leaves: dict[str, np.ndarray], convert: Callable, w
     expected = flatten(template)
     for name in sorted(expected.keys() ^ leaves.keys()):
         side = "lacks" if name in expected else "has the unexpected"
-        raise SaccadeError(f"{where} is of another run: it {side} {name}; use a new output folder or resume=False")
+        raise SaccadeError(
+            f"{where} is of another run: it {side} {name}; use a new output folder or resume=False"
+        )
     for name, leaf in expected.items():
         saved = leaves[name]
         wanted = (tuple(leaf.shape), keras.backend.standardize_dtype(leaf.dtype))
@@ -82,9 +84,13 @@ def load(path: Path) -> tuple[dict[str, np.ndarray], dict]:
         facts = json.loads((path / FACTS).read_text())
         found, digest = facts["format"], facts["sha256"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise SaccadeError(f"{path / FACTS} is missing or damaged; delete {path} to use an older one") from error
+        raise SaccadeError(
+            f"{path / FACTS} is missing or damaged; delete {path} to use an older one"
+        ) from error
     if found != FORMAT:
-        raise SaccadeError(f"{path} has checkpoint format {found}, this version reads {FORMAT}; update saccade")
+        raise SaccadeError(
+            f"{path} has checkpoint format {found}, this version reads {FORMAT}; update saccade"
+        )
     return load_tensors(path / TENSORS, digest), facts
 
 
@@ -101,5 +107,7 @@ def load_newest(folder: Path, say: Callable[[str], None]) -> tuple[Path, dict[st
         except SaccadeError as error:
             say(f"skipping a damaged checkpoint: {error}")
     if paths:
-        raise SaccadeError(f"all {len(paths)} checkpoints in {folder} are damaged; use a new folder or resume=False")
+        raise SaccadeError(
+            f"all {len(paths)} checkpoints in {folder} are damaged; use a new folder or resume=False"
+        )
     return None

@@ -29,15 +29,15 @@ class TrainConfig(BaseModel):
 
     Args:
         steps: optimiser updates. With `accumulate` = k, each update averages the gradients of k batches.
-        learning_rate, warmup_steps, schedule, min_ratio: linear warm-up to `learning_rate`, then `constant`, or
-            `cosine` down to `min_ratio` times it at the last step.
+        learning_rate, warmup_steps, schedule, min_ratio: linear warm-up to `learning_rate`, then `constant`,
+            or `cosine` down to `min_ratio` times it at the last step.
         weight_decay: decoupled; touches variables named `kernel` only (no bias, norm scale or embedding).
         betas: first and second moment decay. `sgd` uses the first as momentum.
         clip_norm: limit of the global gradient norm; None = none.
         optimizer: `muon` orthogonalises kernels of two dimensions and treats everything else as Adam does.
-        parts: regular expression -> Part. An expression picks the variables whose `path` it matches from the start
-            (`vision` or `.*/encoder/`), after the model's own name, which is left out. Each must match something, and
-            no variable may be picked twice.
+        parts: regular expression -> Part. An expression picks the variables whose `path` it matches from the
+            start (`vision` or `.*/encoder/`), after the model's own name, which is left out. Each must match
+            something, and no variable may be picked twice.
         ema_decay: keep an exponential moving average of the trained weights; None = none.
         log_every, save_every: in steps. keep: newest checkpoints kept.
         profile: write a JAX profile of steps 10 to 15 to out_dir/profile.

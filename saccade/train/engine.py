@@ -1,7 +1,7 @@
 """One training step as a pure function of one state tree, compiled as one call on JAX.
 
-The state holds everything that changes: weights, optimiser slots, moving averages, accumulated gradients, the objectives'
-carries, the queues of examples, the random seed and the metric sums. What a checkpoint saves is this tree.
+The state holds all that changes: weights, optimiser slots, moving averages, gradient sums, the objectives'
+carries, the queues of examples, the random seed and the metric sums. A checkpoint saves this tree.
 """
 
 from collections.abc import Mapping
@@ -21,14 +21,17 @@ class Engine:
 
     Args:
         model: built. streams: name -> Stream. config: the run's settings.
-    Raises: SaccadeError: the model has no weights yet, computes in float16, or `config.parts` does not fit it.
+    Raises: SaccadeError: the model has no weights yet, computes in float16, or `config.parts` does not fit
+        it.
     """
 
     def __init__(self, model: keras.Model, streams: Mapping[str, Stream], config: TrainConfig):
         if not model.built or not model.variables:
             raise SaccadeError("the model has no weights yet; call it on one batch before training it")
         if model.compute_dtype == "float16":
-            raise SaccadeError("float16 needs loss scaling, which the Trainer does not do; use mixed_bfloat16")
+            raise SaccadeError(
+                "float16 needs loss scaling, which the Trainer does not do; use mixed_bfloat16"
+            )
         self.model, self.streams, self.config = model, dict(streams), config
         self.groups = optim.make_groups(model, config)
         self.trained = [v for group in self.groups if group.optimizer for v in group.variables]
@@ -42,7 +45,7 @@ class Engine:
     # -- state
 
     def initial_state(self, first: Mapping[str, dict]) -> dict:
-        """The state before the first step, its queues empty. `first`: stream name -> a batch, for the shapes."""
+        """The state before the first step, queues empty. `first`: stream name -> a batch, for the shapes."""
         trained = [backend.own_copy(v.value) for v in self.trained]
         state = {
             "trained": trained,
@@ -84,9 +87,10 @@ class Engine:
         return {**state, "queues": queues}
 
     def step(self, state: dict, update: bool = True):
-        """One forward and backward pass; with `update`, also one optimiser update. The state given is used up.
+        """One forward and backward pass and, with `update`, an optimiser update. The state given is used up.
 
-        Returns: (state, consumed); consumed int32 (streams,), rows taken from each queue, not yet computed perhaps.
+        Returns: (state, consumed); consumed int32 (streams,), rows taken from each queue, not yet computed
+            perhaps.
         """
         return self._step(state, update=update)
 
@@ -144,9 +148,11 @@ class Engine:
             gradients = [g / self.config.accumulate for g in state["gradients"]]
             state["gradients"] = [ops.zeros_like(g) for g in gradients]
         gradients, norm = optim.clip(gradients, self.config.clip_norm)
-        state["trained"], state["slots"] = optim.apply(self.groups, state["trained"], gradients, state["slots"])
+        state["trained"], state["slots"] = optim.apply(
+            self.groups, state["trained"], gradients, state["slots"]
+        )
         if state["ema"]:
-            decay = self.config.ema_decay
+            decay = self.config.ema_decay or 0.0
             state["ema"] = [
                 decay * e + (1.0 - decay) * ops.cast(v, e.dtype)
                 for e, v in zip(state["ema"], state["trained"], strict=True)
@@ -160,6 +166,6 @@ def _current(scope, variable):
 
 
 def _total_and_weight(value):
-    """A metric is a scalar, which counts once per step, or a pair (total, weight), averaged by its weights."""
+    """A metric is a scalar, counted once per step, or a pair (total, weight), averaged by weight."""
     total, weight = value if isinstance(value, tuple) else (value, 1.0)
     return ops.stack([ops.cast(total, "float32"), ops.cast(weight, "float32")])

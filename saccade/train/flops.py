@@ -1,6 +1,7 @@
 """Count the matrix-multiplication and convolution FLOPs of a traced step.
 
-A multiply-add is two FLOPs, as in the usual definition of model FLOPs utilisation; elementwise work is left out.
+A multiply-add is two FLOPs, as in the usual definition of model FLOPs utilisation; elementwise work is left
+out.
 """
 
 import math
@@ -16,7 +17,7 @@ class Count:
 
 
 def count(closed_jaxpr) -> Count:
-    """FLOPs of a closed jaxpr. None (torch) counts as zero. Loops of unknown length count once, and a note says so."""
+    """FLOPs of a closed jaxpr; None (torch) counts as zero. Loops of unknown length count once: a note."""
     result = Count()
     if closed_jaxpr is not None:
         result.total = _walk(closed_jaxpr.jaxpr, result.notes)
@@ -53,7 +54,7 @@ def _sub_jaxprs(parameters: dict):
 
 
 def _dot(equation) -> int:
-    left, right = (v.aval.shape for v in equation.invars[:2])
+    left = equation.invars[0].aval.shape
     (contracted, _), _ = equation.params["dimension_numbers"]
     return 2 * math.prod(equation.outvars[0].aval.shape) * math.prod(left[i] for i in contracted)
 

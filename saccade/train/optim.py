@@ -23,7 +23,9 @@ class Warmup(keras.optimizers.schedules.LearningRateSchedule):
         min_ratio: r above, the rate of the last update over `peak`.
     """
 
-    def __init__(self, peak: float, warmup_steps: int, steps: int, schedule: str = "cosine", min_ratio: float = 0.1):
+    def __init__(
+        self, peak: float, warmup_steps: int, steps: int, schedule: str = "cosine", min_ratio: float = 0.1
+    ):
         self.peak, self.warmup_steps, self.steps = peak, warmup_steps, steps
         self.schedule, self.min_ratio = schedule, min_ratio
 
@@ -69,7 +71,7 @@ def is_kernel(variable) -> bool:
 
 
 def assign_parts(model, parts: dict[str, Part]) -> dict[str, list]:
-    """Sort the trainable variables by the pattern that matches the start of their path; `rest` takes the others.
+    """Sort the trainable variables by the pattern that matches their path's start; `rest` takes the others.
 
     Raises: SaccadeError: a pattern matches nothing (names the parts there are) or two patterns one variable.
     """
@@ -86,7 +88,9 @@ def assign_parts(model, parts: dict[str, Part]) -> dict[str, list]:
     for pattern, variables in chosen.items():
         if not variables:
             known = sorted({local_path(v, model).split("/")[0] for v in model.trainable_variables})
-            raise SaccadeError(f"part {pattern!r} matches no trainable variable; the parts are {', '.join(known)}")
+            raise SaccadeError(
+                f"part {pattern!r} matches no trainable variable; the parts are {', '.join(known)}"
+            )
     return {**chosen, "rest": rest} if rest else chosen
 
 
@@ -107,19 +111,24 @@ def make_groups(model, config: TrainConfig) -> list[Group]:
         others = [v for v in variables if not is_kernel(v)]
         for members, member_decay in ((kernels, decay), (others, 0.0)):
             if members:
-                optimizer = _make_optimizer(config, rate, member_decay)
+                optimizer = _make_optimizer(config, rate, member_decay, members is kernels)
                 optimizer.build(members)
                 groups.append(Group(pattern, members, rate, member_decay, optimizer))
     if not any(group.optimizer for group in groups):
-        raise SaccadeError("every part of the model is frozen, so there is nothing to train; unfreeze one in `parts`")
+        raise SaccadeError(
+            "every part of the model is frozen, so there is nothing to train; unfreeze one in `parts`"
+        )
     return groups
 
 
-def _make_optimizer(config: TrainConfig, rate: float, decay: float) -> keras.optimizers.Optimizer:
+def _make_optimizer(
+    config: TrainConfig, rate: float, decay: float, for_kernels: bool
+) -> keras.optimizers.Optimizer:
     schedule = Warmup(rate, config.warmup_steps, config.steps, config.schedule, config.min_ratio)
     beta_1, beta_2 = config.betas
     kinds = keras.optimizers
-    if config.optimizer == "adamw":
+    # A table of embeddings is a matrix too, but its rows are looked up, not multiplied: Adam, not Muon.
+    if config.optimizer == "adamw" or (config.optimizer == "muon" and not for_kernels):
         return kinds.AdamW(schedule, weight_decay=decay, beta_1=beta_1, beta_2=beta_2)
     if config.optimizer == "lion":
         return kinds.Lion(schedule, weight_decay=decay, beta_1=beta_1, beta_2=beta_2)
@@ -132,7 +141,7 @@ def _make_optimizer(config: TrainConfig, rate: float, decay: float) -> keras.opt
 
 
 def clip(gradients: list, limit: float | None) -> tuple[list, object]:
-    """Scale gradients down to a global norm of at most `limit`. Returns (gradients, norm before), norm float32."""
+    """Scale gradients to a global norm of at most `limit`. Returns (gradients, float32 norm before)."""
     norm = ops.sqrt(sum(ops.sum(ops.square(ops.cast(g, "float32"))) for g in gradients))
     if limit is None:
         return gradients, norm
@@ -146,7 +155,7 @@ def initial_state(groups: list[Group]) -> list[list]:
 
 
 def apply(groups: list[Group], values: list, gradients: list, slots: list[list]) -> tuple[list, list[list]]:
-    """One update. `values` and `gradients` list the trained variables in group order, frozen ones left out."""
+    """One update. `values` and `gradients` are in group order, frozen variables left out."""
     new_values, new_slots, start = [], [], 0
     for group, group_slots in zip(groups, slots, strict=True):
         if group.optimizer is None:

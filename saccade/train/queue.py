@@ -1,7 +1,7 @@
 """First-in first-out ring of examples on the device.
 
-A queue is a dict: `data` {key: (rows, ...)}, `head` and `tail` int32 positions. The functions are pure, so a queue can
-live inside a compiled, donated state. How full it is, is the host's business: see `Budget`.
+A queue is a dict: `data` {key: (rows, ...)}, `head` and `tail` int32 positions. The functions are pure, so a
+queue can live inside a compiled, donated state. How full it is, is the host's business: see `Budget`.
 """
 
 from keras import ops
@@ -47,9 +47,10 @@ def advance(queue: dict, consumed) -> dict:
 class Budget:
     """The host's account of one queue, kept without waiting for the device.
 
-    How many rows a step consumed is learnt `READ_LAG` steps late. Until then a step counts as having taken a whole
-    batch when asking whether rows could run short, and none when asking whether there is room; three batches of room
-    satisfy both. The order is first-in first-out, so when a batch is pushed never changes what a step sees.
+    How many rows a step consumed is learnt `READ_LAG` steps late. Until then a step counts as having taken a
+    whole batch when asking whether rows could run short, and none when asking whether there is room; three
+    batches of room satisfy both. The order is first-in first-out, so when a batch is pushed never changes
+    what a step sees.
     """
 
     def __init__(self, batch_size: int, pushed: int = 0, consumed: int = 0):
@@ -70,7 +71,7 @@ class Budget:
         self.unsettled += 1
 
     def settle(self, consumed: int) -> None:
-        """Learn what the oldest unsettled step consumed. Raises: ValueError: more than a batch, or negative."""
+        """Learn what the oldest unsettled step consumed. Raises: ValueError: more than a batch."""
         if not 0 <= consumed <= self.batch_size:
             raise ValueError(f"an objective consumed {consumed} rows of a batch of {self.batch_size}")
         self.unsettled -= 1

@@ -2,7 +2,8 @@
 
 A recipe file defines
 
-    class Config(BaseModel):                    # pydantic, frozen, every field with a default; may nest models
+    class Config(BaseModel):                    # pydantic, frozen, every field with a default; may nest
+    models
         train: TrainConfig = TrainConfig(steps=20_000)
     SMOKE = {"train.steps": 20}                 # overrides that make it run in seconds
     def recipe(config, out_dir) -> Trainer:     # builds the real objects; out_dir may be None
@@ -35,7 +36,9 @@ class _Yaml(yaml.SafeLoader):
     """YAML whose `3e-4` is a number; plain PyYAML reads a string."""
 
 
-_Yaml.yaml_implicit_resolvers = dict(yaml.SafeLoader.yaml_implicit_resolvers)  # before adding: shared with the parent
+_Yaml.yaml_implicit_resolvers = dict(
+    yaml.SafeLoader.yaml_implicit_resolvers
+)  # before adding: shared with the parent
 _Yaml.add_implicit_resolver(
     "tag:yaml.org,2002:float",
     re.compile(r"^[-+]?(\d[\d_]*\.?[\d_]*|\.[\d_]+)[eE][-+]?\d+$"),
@@ -64,7 +67,9 @@ def apply_overrides(config: C, overrides: Iterable[str]) -> C:
         try:
             value = yaml.load(written, _Yaml)  # a SafeLoader
         except yaml.YAMLError as error:
-            raise SaccadeError(f"cannot read the value of {key}: {written!r} is not YAML; quote it") from error
+            raise SaccadeError(
+                f"cannot read the value of {key}: {written!r} is not YAML; quote it"
+            ) from error
         _set(values, type(config), key, value)
     try:
         return type(config).model_validate(values)
@@ -78,7 +83,9 @@ def _set(values: dict, kind: Any, key: str, value: Any) -> None:
     for depth, name in enumerate(names):
         if isinstance(kind, type) and issubclass(kind, BaseModel):
             if name not in kind.model_fields:
-                raise SaccadeError(f"unknown key {'.'.join(names[: depth + 1])!r}; {_hint(name, kind.model_fields)}")
+                raise SaccadeError(
+                    f"unknown key {'.'.join(names[: depth + 1])!r}; {_hint(name, kind.model_fields)}"
+                )
             kind = kind.model_fields[name].annotation
         else:
             kind = None
@@ -87,7 +94,9 @@ def _set(values: dict, kind: Any, key: str, value: Any) -> None:
             return
         if not isinstance(values.get(name), dict):
             if kind is not None:
-                raise SaccadeError(f"{'.'.join(names[: depth + 1])!r} is a single value; {key!r} does not exist")
+                raise SaccadeError(
+                    f"{'.'.join(names[: depth + 1])!r} is a single value; {key!r} does not exist"
+                )
             values[name] = {}
         values = values[name]
 
@@ -142,7 +151,9 @@ def load_recipe(name_or_path: str | Path) -> ModuleType:
         raise SaccadeError(f"{path}, line {error.lineno}: {error.msg}; correct the recipe") from error
     missing = [needed for needed in ("Config", "recipe", "SMOKE") if not hasattr(module, needed)]
     if missing:
-        raise SaccadeError(f"{path} defines no {' and no '.join(missing)}; a recipe has Config, recipe and SMOKE")
+        raise SaccadeError(
+            f"{path} defines no {' and no '.join(missing)}; a recipe has Config, recipe and SMOKE"
+        )
     return module
 
 
@@ -162,7 +173,8 @@ def run_recipe(
 
     Args:
         name_or_path: see `load_recipe`. overrides: see `apply_overrides`. smoke: apply SMOKE first.
-        out: the output folder, which also gets config.json; default `runs/NAME`, for smoke runs a temporary one.
+        out: the output folder, which also gets config.json; default `runs/NAME`, for smoke runs a temporary
+            one.
     Raises: SaccadeError: see `load_recipe`, `apply_overrides` and Trainer.
     """
     from saccade import backend
@@ -173,7 +185,9 @@ def run_recipe(
     if out is None and smoke:
         with tempfile.TemporaryDirectory(prefix="saccade-smoke-") as folder:
             return _run(module, config, Path(folder))
-    return _run(module, config, Path(out) if out is not None else Path("runs") / find_recipe(name_or_path).stem)
+    return _run(
+        module, config, Path(out) if out is not None else Path("runs") / find_recipe(name_or_path).stem
+    )
 
 
 def _run(module: ModuleType, config: BaseModel, out_dir: Path) -> "Result":

@@ -1,7 +1,7 @@
 """Examples in order, read ahead in the background.
 
-What batch number b holds is a pure function of (source, seed, b). The whole state of a data iterator is therefore one
-integer, the same for any number of workers.
+What batch number b holds is a pure function of (source, seed, b). The whole state of a data iterator is
+therefore one integer, the same for any number of workers.
 """
 
 import queue
@@ -45,7 +45,7 @@ class Stream:
     shuffle: bool = True
 
     def batches(self, seed: int = 0, start: int = 0) -> Iterator[dict[str, np.ndarray]]:
-        """Endless batches from number `start`. An epoch's last rows share a batch with the next epoch's first."""
+        """Endless batches from number `start`. An epoch's last rows share a batch with the next one's."""
         if len(self.source) == 0:
             raise SaccadeError("a stream has no examples: check its source")
         dataset = grain.MapDataset.source(self.source)
@@ -99,12 +99,13 @@ class Reader:
     def _offer(self, item) -> None:
         while not self._stop.is_set():
             try:
-                return self._ready.put(item, timeout=0.1)
+                self._ready.put(item, timeout=0.1)
+                return
             except queue.Full:
                 continue
 
     def next(self) -> dict:
-        """The next batch as device tensors; the wait, if any, adds to `waited_s`. Raises what the source raised."""
+        """The next batch, on the device; a wait adds to `waited_s`. Raises what the source raised."""
         try:
             item = self._ready.get_nowait()
         except queue.Empty:

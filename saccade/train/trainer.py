@@ -77,15 +77,19 @@ class Trainer:
         self.resume, self.console = resume, console
         self.engine = Engine(model, streams, config)
         self.step = 0
-        self.state: dict | None = None
+        self.state: dict = {}
         self.budgets: dict[str, Budget] = {}
         self.readers: dict[str, Reader] = {}
+        self._notes: list[str] = []
+        self._profiling = False
 
     def fit(self) -> Result:
-        """Train to `config.steps`, then put the weights into the model.
+        """Train to `config.steps`, then put the weights into the model; until then it keeps its first.
 
         Raises: SaccadeError: the loss is no longer finite; a checkpoint cannot be read or written.
         """
+        if self.state:
+            raise SaccadeError("this Trainer has run already; make a new one to train further")
         saved = self._find_checkpoint()
         if saved:
             self.step = saved[2]["step"]
@@ -99,30 +103,31 @@ class Trainer:
             self._start(saved)
             if saved:
                 log.say(f"resumed from {saved[0]}")
-            return self._loop(log)
+            result = self._loop(log)
         finally:
             for reader in self.readers.values():
                 reader.close()
             log.close()
-            if self.state is not None:
-                self.engine.write_back(self.state)
+        self.engine.write_back(self.state)
+        return result
 
     def use_ema(self) -> None:
-        """Put the moving averages into the model in place of the last weights. `fit` must have run with `ema_decay`."""
-        if self.state is None or self.config.ema_decay is None:
+        """Put the moving averages into the model in place of the last weights, after `fit`."""
+        if not self.state or self.config.ema_decay is None:
             raise SaccadeError("there are no moving averages: set ema_decay and call fit first")
         self.engine.write_back(self.state, ema=True)
 
     # -- starting
 
     def _find_checkpoint(self):
-        self._notes: list[str] = []
         if self.out_dir is None or not self.resume:
             return None
         return checkpoint.load_newest(self.out_dir, self._notes.append)
 
     def _start(self, saved) -> None:
-        facts = saved[2]["streams"] if saved else {name: {"pushed": 0, "consumed": 0} for name in self.streams}
+        facts = (
+            saved[2]["streams"] if saved else {name: {"pushed": 0, "consumed": 0} for name in self.streams}
+        )
         if facts.keys() != self.streams.keys():
             raise SaccadeError(
                 f"{saved[0]} has the streams {', '.join(facts)}, this run {', '.join(self.streams)}; "
@@ -185,15 +190,15 @@ class Trainer:
                 log.log(meter.record())
             log.progress(self.step)
             if self.out_dir and (self.step % config.save_every == 0 or self.step == config.steps):
-                self._save()
+                self._save(self.out_dir)
             if config.profile and self.out_dir:
-                self._profile()
+                self._profile(self.out_dir / "profile")
         self._settle(1)
         result = meter.result(self.step - first_step)
         log.say(str(result))
         return result
 
-    def _save(self) -> None:
+    def _save(self, folder: Path) -> None:
         self._settle(1)
         leaves = checkpoint.flatten(self.state)
         tensors = dict(zip(leaves, backend.to_host(list(leaves.values())), strict=True))
@@ -203,18 +208,17 @@ class Trainer:
                 name: {"pushed": b.pushed, "consumed": b.consumed} for name, b in self.budgets.items()
             },
         }
-        checkpoint.save(self.out_dir, self.step, tensors, facts, self.config.keep)
+        checkpoint.save(folder, self.step, tensors, facts, self.config.keep)
 
-    def _profile(self) -> None:
-        if backend.name() != "jax" or self.step not in PROFILED_STEPS:
-            return
-        import jax
-
-        if self.step == PROFILED_STEPS[0]:
-            jax.profiler.start_trace(str(self.out_dir / "profile"))
-        else:
+    def _profile(self, folder: Path) -> None:
+        first, last = PROFILED_STEPS
+        if not self._profiling and first <= self.step < min(last, self.config.steps):
             self._settle(1)
-            jax.profiler.stop_trace()
+            self._profiling = backend.start_profile(folder)
+        elif self._profiling and self.step >= min(last, self.config.steps):
+            self._settle(1)
+            backend.stop_profile()
+            self._profiling = False
 
 
 class Meter:
@@ -251,7 +255,7 @@ class Meter:
         }
 
     def record(self) -> dict:
-        """Read and reset the metric sums; this waits for the last step. Raises: SaccadeError: loss not finite."""
+        """Read and reset the metric sums, after the last step. Raises: SaccadeError: loss not finite."""
         trainer = self._trainer
         trainer._settle(1)
         names = list(trainer.state["metrics"])
@@ -260,8 +264,8 @@ class Meter:
         values = {name: float(s[0] / s[1]) for name, s in zip(names, sums, strict=True) if s[1]}
         if not math.isfinite(values["loss"]):
             raise SaccadeError(
-                f"the loss is {values['loss']} by step {trainer.step}; lower the learning rate, or resume from an "
-                "older checkpoint"
+                f"the loss is {values['loss']} by step {trainer.step}; lower the learning "
+                "rate, or resume from an older checkpoint"
             )
         now = self._now()
         rates = self._rates(self._last, now)

@@ -2,13 +2,19 @@
 
 import sys
 
-import saccade  # noqa: F401  (chooses the Keras backend)
 import toys
 
 from saccade.train import TrainConfig, Trainer
 
 CONFIG = TrainConfig(
-    steps=60, learning_rate=0.03, warmup_steps=5, weight_decay=0.1, ema_decay=0.9, accumulate=2, save_every=7, log_every=4
+    steps=60,
+    learning_rate=0.03,
+    warmup_steps=5,
+    weight_decay=0.1,
+    ema_decay=0.9,
+    accumulate=2,
+    save_every=7,
+    log_every=4,
 )
 
 

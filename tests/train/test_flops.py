@@ -26,7 +26,9 @@ def test_convolution():
 
 def test_a_scan_counts_every_pass():
     w = np.ones((5, 5), "float32")
-    found = counted(lambda x: ops.scan(lambda c, _: (c @ w, None), x, None, length=6)[0], np.ones((3, 5), "float32"))
+    found = counted(
+        lambda x: ops.scan(lambda c, _: (c @ w, None), x, None, length=6)[0], np.ones((3, 5), "float32")
+    )
     assert found.total == 6 * 2 * 3 * 5 * 5
     assert found.notes == []
 

@@ -48,7 +48,9 @@ def test_consuming_more_than_a_batch_is_refused():
 @pytest.mark.parametrize("batch_size", [1, 6])
 def test_every_example_is_seen_once_and_in_order(batch_size):
     stream = toys.stream(toys.RandomRefill(), batch_size=batch_size, shuffle=False)
-    run = Trainer(toys.model(), {"main": stream}, TrainConfig(steps=40, log_every=9), console=Console(quiet=True))
+    run = Trainer(
+        toys.model(), {"main": stream}, TrainConfig(steps=40, log_every=9), console=Console(quiet=True)
+    )
     run.fit()
     consumed = run.budgets["main"].consumed
     assert batch_size < consumed < 40 * batch_size

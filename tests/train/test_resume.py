@@ -98,7 +98,7 @@ def test_all_checkpoints_damaged_is_an_error(tmp_path):
     trainer(tmp_path, config).fit()
     for path in checkpoint.list_checkpoints(tmp_path):
         (path / "state.json").unlink()
-    with pytest.raises(SaccadeError, match="1 checkpoints in .* are damaged"):
+    with pytest.raises(SaccadeError, match=r"1 checkpoints in .* are damaged"):
         trainer(tmp_path, config).fit()
     assert trainer(tmp_path, config, resume=False).fit().steps == 2
 

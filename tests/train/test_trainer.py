@@ -1,3 +1,4 @@
+import json
 import time
 
 import keras
@@ -15,7 +16,9 @@ QUIET = Console(quiet=True)
 
 def train(model=None, streams=None, **settings) -> Trainer:
     settings = {"learning_rate": 0.03, "schedule": "constant", "clip_norm": None, **settings}
-    run = Trainer(model or toys.model(), streams or {"main": toys.stream()}, TrainConfig(**settings), console=QUIET)
+    run = Trainer(
+        model or toys.model(), streams or {"main": toys.stream()}, TrainConfig(**settings), console=QUIET
+    )
     run.result = run.fit()
     return run
 
@@ -42,7 +45,10 @@ def test_one_compilation():
 
 
 def test_two_streams_add_their_weighted_losses():
-    streams = {"a": toys.stream(batch_size=4), "b": toys.stream(toys.RandomRefill(), batch_size=3, weight=0.25)}
+    streams = {
+        "a": toys.stream(batch_size=4),
+        "b": toys.stream(toys.RandomRefill(), batch_size=3, weight=0.25),
+    }
     record = train(steps=5, log_every=5, streams=streams).result.history[-1]
     assert record["loss"] == pytest.approx(record["a/loss"] + 0.25 * record["b/loss"], rel=1e-5)
 
@@ -199,3 +205,29 @@ def test_the_table_names_what_trains(capsys):
     assert "frozen" in said
     assert "16 of 58 parameters train" in said
     assert "step 1  loss" in said
+
+
+def test_logs_for_people_and_tools(tmp_path):
+    config = TrainConfig(steps=13, log_every=4, tensorboard=True, profile=True)
+    run = Trainer(toys.model(), {"main": toys.stream()}, config, tmp_path, console=QUIET)
+    result = run.fit()
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [4, 8, 12, 13]
+    assert lines == result.history
+    assert list((tmp_path / "tensorboard").glob("events.*"))
+    assert list((tmp_path / "profile").rglob("*.xplane.pb"))
+
+
+def test_a_trainer_runs_once():
+    run = train(steps=1)
+    with pytest.raises(SaccadeError, match="make a new one"):
+        run.fit()
+
+
+def test_a_bar_on_a_terminal(tmp_path):
+    console = Console(force_terminal=True, file=(tmp_path / "screen").open("w"), width=150)
+    with console.file:
+        Trainer(
+            toys.model(), {"main": toys.stream()}, TrainConfig(steps=6, log_every=3), console=console
+        ).fit()
+    assert "3/6" in (tmp_path / "screen").read_text() or "6/6" in (tmp_path / "screen").read_text()

@@ -38,7 +38,7 @@ class Regression:
 
 
 class RandomRefill(Regression):
-    """Slots that keep their example for a random time, as recursion with halting does; records what each saw."""
+    """Slots that keep their example for a random time, as in recursion with halting; counts what they saw."""
 
     def initial_carry(self, model, batch):
         size = batch["id"].shape[0]
@@ -57,7 +57,9 @@ class RandomRefill(Regression):
         x = ops.where(halted[:, None], new["x"], carry["x"])
         y = ops.where(halted[:, None], new["y"], carry["y"])
         ids = ops.where(halted, new["id"], carry["id"])
-        hits = ops.cast(ops.one_hot(ids, 1000, dtype="float32") * ops.cast(halted, "float32")[:, None], "int32")
+        hits = ops.cast(
+            ops.one_hot(ids, 1000, dtype="float32") * ops.cast(halted, "float32")[:, None], "int32"
+        )
         loss, _, metrics, _ = super().__call__(model, {}, {"x": x, "y": y}, seed)
         carry = {
             "x": x,
