@@ -1,7 +1,7 @@
 """The scene world: pictures whose whole truth is known, and language about them.
 
-    from saccade.data.scenes import Source
-    example = Source("vqa", split="train", seed=0)[7]
+from saccade.data.scenes import Source
+example = Source("vqa", split="train", seed=0)[7]
 """
 
 from saccade.data.scenes.captions import caption_is_true, facts

@@ -141,7 +141,9 @@ def build_caption(job: Job) -> Example:
         kind, target = caption(job.rng, scene)
         if fits(target, "caption"):
             hops = 2 if kind in ("related", "related_twice") else 1
-            return Example(task="caption", image=render(scene), scene=scene, target=target, kind=kind, depth=hops)
+            return Example(
+                task="caption", image=render(scene), scene=scene, target=target, kind=kind, depth=hops
+            )
     raise _give_up(job, "caption")
 
 
@@ -165,14 +167,16 @@ def build_retrieve(job: Job) -> Example:
         Example(task="retrieve", image=render(scene), scene=scene, text=text, kind="describe", depth=1)
         for scene, text in zip(scenes, (one, two), strict=True)
     ]
-    values = {name: getattr(pictures[0], name) for name in ("task", "image", "scene", "text", "kind", "depth")}
+    values = {
+        name: getattr(pictures[0], name) for name in ("task", "image", "scene", "text", "kind", "depth")
+    }
     return Example(**values, pair=pictures[1])
 
 
 def build_match(job: Job) -> Example:
     """A description with its own picture or with another: which, the text cannot tell, as both are drawn alike."""
     rng = job.rng
-    kind, (shown, other, text, wrong) = "twin", _twins(job)
+    kind, (shown, _other, text, wrong) = "twin", _twins(job)
     if rng.random() >= TWIN_SHARE:
         kind = "other"
         _, _, wrong, _ = _twins(job)
@@ -181,7 +185,9 @@ def build_match(job: Job) -> Example:
     if caption_is_true(text, shown) != value:
         return build_match(job)  # two unrelated scenes that read alike: practically never
     answer = "true" if value else "false"
-    return Example(task="match", image=render(shown), scene=shown, text=text, answer=answer, kind=kind, depth=1)
+    return Example(
+        task="match", image=render(shown), scene=shown, text=text, answer=answer, kind=kind, depth=1
+    )
 
 
 def build_region(job: Job) -> Example:

@@ -54,7 +54,9 @@ def chain(base: Call, filters: dict[str, str]) -> Call:
 
 def some_attributes(rng: Random, thing: SceneObject) -> dict[str, str]:
     """The object's shape and one or two more attributes."""
-    return attributes(thing, ("shape", *rng.sample(("color", "size", "material", "color"), rng.choice((1, 2)))))
+    return attributes(
+        thing, ("shape", *rng.sample(("color", "size", "material", "color"), rng.choice((1, 2))))
+    )
 
 
 def caption(rng: Random, scene: Scene) -> tuple[str, str]:
@@ -143,7 +145,7 @@ def _relation(rng: Random, scene: Scene) -> dict[str, str] | None:
 @cache
 def _vocabulary() -> dict[str, tuple[str, str]]:
     """Adjective or singular noun -> (attribute, value)."""
-    found = {word: ("", "") for word in words.NOUNS[""]}
+    found = dict.fromkeys(words.NOUNS[""], ("", ""))
     for attribute in ("color", "size", "material"):
         for value in VALUES[attribute]:
             found.update((word, (attribute, value)) for word in words.ADJECTIVES[value])
@@ -155,11 +157,22 @@ def _vocabulary() -> dict[str, tuple[str, str]]:
 @cache
 def _patterns() -> tuple[tuple[str, re.Pattern], ...]:
     relation = "|".join(sorted((p for row in words.RELATIONS.values() for p in row), key=len, reverse=True))
-    kinds = {"n": r"\w+", "rel": relation, "rel2": relation, "L": ".+", "A": "an? [a-z -]+?", "C": "an? [a-z -]+?"}
+    kinds = {
+        "n": r"\w+",
+        "rel": relation,
+        "rel2": relation,
+        "L": ".+",
+        "A": "an? [a-z -]+?",
+        "C": "an? [a-z -]+?",
+    }
     found = []
     for form, frames in words.CAPTIONS.items():
         for frame in frames:
-            pattern = re.sub(r"\{(\w+)\}", lambda m: f"(?P<{m[1]}>{kinds.get(m[1], 'the [a-z -]+?')})", re.escape(frame.rstrip(".")).replace(r"\{", "{").replace(r"\}", "}"))
+            pattern = re.sub(
+                r"\{(\w+)\}",
+                lambda m: f"(?P<{m[1]}>{kinds.get(m[1], 'the [a-z -]+?')})",
+                re.escape(frame.rstrip(".")).replace(r"\{", "{").replace(r"\}", "}"),
+            )
             found.append((form, re.compile(pattern)))
     return tuple(found)
 
@@ -231,7 +244,9 @@ def _read(form: str, slots: dict) -> list[Call]:
         if number == "the":
             raise UnreadableError(f"{slots['L']!r}: a list names new objects, with 'a' or a number")
         found.append(
-            call("exist", group) if number == "a" else call("equal", call("count", group), call("number", number))
+            call("exist", group)
+            if number == "a"
+            else call("equal", call("count", group), call("number", number))
         )
     return found
 

@@ -11,7 +11,16 @@ from saccade.data.scenes.program import DIRECTIONS, Call, call
 from saccade.data.scenes.questions import Phraser, is_consistent
 
 _SCENE = call("scene")
-KINDS_ONE = ("query_color", "query_shape", "query_size", "query_material", "is", "count_related", "exist", "count_same")
+KINDS_ONE = (
+    "query_color",
+    "query_shape",
+    "query_size",
+    "query_material",
+    "is",
+    "count_related",
+    "exist",
+    "count_same",
+)
 KINDS_MANY = ("count_of_them", "count_them_related")
 
 
@@ -29,8 +38,9 @@ def draw_dialogue(rng: Random, palette: dict, turns: int) -> list[tuple[str, str
     kinds, asked = list(KINDS_ONE), set(filters)
     while len(said) <= turns:
         kind = rng.choice(kinds)
-        attribute = rng.choice([a for a in palette if a not in asked]) if kind in ("is", "count_same") else ""
-        attribute = attribute or kind.partition("query_")[2]
+        attribute = kind.partition("query_")[2]
+        if kind in ("is", "count_same"):
+            attribute = rng.choice([a for a in palette if a not in asked] or sorted(asked))
         if attribute in asked:
             kinds.remove(kind)
             continue
@@ -62,14 +72,20 @@ def _follow_up(make: Phraser, kind: str, it: Call, attribute: str) -> tuple[str,
         frame = frame.replace("{attr}", pick(rng, words.ATTRIBUTE_NOUNS[attribute]))
         return frame, call("count", call("same", it, attribute))
     direction = rng.choice(DIRECTIONS)
-    group = make.apply(call("relate", it, direction), {} if kind != "exist" and rng.random() < 0.3 else make.filters(1, 2))
+    group = make.apply(
+        call("relate", it, direction), {} if kind != "exist" and rng.random() < 0.3 else make.filters(1, 2)
+    )
     program = call("exist" if kind == "exist" else "count", group)
     if not is_consistent(program):
         return None
     filters = view(group).filters
     for form in ("many", "one", "a"):
         if "{F:" + form + "}" in frame:
-            named = noun_phrase(rng, make.apply(_SCENE, filters), "a") if form == "a" else noun(rng, filters, form == "many")
+            named = (
+                noun_phrase(rng, make.apply(_SCENE, filters), "a")
+                if form == "a"
+                else noun(rng, filters, form == "many")
+            )
             frame = frame.replace("{F:" + form + "}", named)
     return frame.replace("{rel}", pick(rng, words.RELATIONS[direction])), program
 
@@ -85,11 +101,18 @@ def _about_group(make: Phraser) -> list[tuple[str, str, Call]]:
         if kind == "count_of_them":
             attribute = rng.choice([a for a in make.palette if a not in filters])
             value = rng.choice(make.palette[attribute])
-            said = noun(rng, {"shape": value}, True) if attribute == "shape" else value_predicate(rng, attribute, value)
+            said = (
+                noun(rng, {"shape": value}, True)
+                if attribute == "shape"
+                else value_predicate(rng, attribute, value)
+            )
             program = call("count", call("filter", topic, attribute, value))
             return [opening, (kind, frame.replace("{v}", said), program)]
         anchor, direction = make.anchor(0), rng.choice(DIRECTIONS)
         program = call("count", make.apply(call("relate", anchor, direction), filters))
         if is_consistent(program):
             text = frame.replace("{rel}", pick(rng, words.RELATIONS[direction]))
-            return [opening, (kind, text.replace("{B:the}", noun_phrase(rng, anchor.args[0], "the")), program)]
+            return [
+                opening,
+                (kind, text.replace("{B:the}", noun_phrase(rng, anchor.args[0], "the")), program),
+            ]

@@ -11,7 +11,7 @@ from functools import cache
 from random import Random
 
 from saccade.data.scenes import words
-from saccade.data.scenes.program import Call
+from saccade.data.scenes.program import ENDS, VALUES, Call
 from saccade.errors import SaccadeError
 
 
@@ -95,7 +95,9 @@ def say(rng: Random, frame: str, slots: dict) -> str:
     return "".join(out)
 
 
-def noun_phrase(rng: Random, program: Call, form: str, *, restricted: bool = True, inner: bool = False) -> str:
+def noun_phrase(
+    rng: Random, program: Call, form: str, *, restricted: bool = True, inner: bool = False
+) -> str:
     """The set `program` as a noun phrase.
 
     Args:
@@ -148,7 +150,10 @@ def _restrict(rng: Random, seen: View, frame: str, that: str, many: bool) -> str
         one, two = base.args
         if one.op != "relate" or two.op != "relate":
             raise UnsayableError(f"no words for the set {base}: only two relations can be joined by 'both'")
-        slots |= {"rel": pick(rng, words.RELATIONS[one.args[1]]), "rel2": pick(rng, words.RELATIONS[two.args[1]])}
+        slots |= {
+            "rel": pick(rng, words.RELATIONS[one.args[1]]),
+            "rel2": pick(rng, words.RELATIONS[two.args[1]]),
+        }
         slots |= {"X": one.args[0], "Y": two.args[0]}
     out = []
     for piece in _pieces(frame):
@@ -243,7 +248,7 @@ def _sentence(rng: Random, program: Call, tables: dict, related: dict) -> str:
         key = related[key]
     frames = tables[key]
     if any(view(part).restriction for part in slots.values() if isinstance(part, Call)):
-        frames = _ending_in_a_slot(frames)
+        frames = _ending_in_a_slot(tables.get(f"{key.removesuffix('_shape')}_long", frames))
     return say(rng, pick(rng, frames), _words_of(rng, slots))
 
 
@@ -291,7 +296,10 @@ def _body(rng: Random, body: Call) -> str:
     elif op == "not":
         op, slots = "none", {"A": args[0].args[0]}
     elif args[0].op == "distinct":
-        op, slots = ("one_color" if args[1].args[0] == 1 else "colors"), {"n": number_word(rng, args[1].args[0])}
+        op, slots = (
+            ("one_color" if args[1].args[0] == 1 else "colors"),
+            {"n": number_word(rng, args[1].args[0])},
+        )
     else:
         slots = _words_of(rng, {"A": args[0].args[0], "n": args[1].args[0]})
     return say(rng, pick(rng, words.PANEL_BODIES[op]), slots)
@@ -301,8 +309,8 @@ def _body(rng: Random, body: Call) -> str:
 def lexicon() -> tuple[str, ...]:
     """Every lower-case word the grammar can produce, sorted; digits included."""
     found: set[str] = set(map(str, range(11)))
-    extra = ("a", "an", "the", "that", "which", "is", "are", "has", "have")
-    stack: list = [extra, *(table for name, table in vars(words).items() if name.isupper())]
+    extra = ("a", "an", "the", "that", "which", "is", "are", "has", "have", "yes", "no", "true", "false")
+    stack: list = [extra, VALUES, ENDS, *(table for name, table in vars(words).items() if name.isupper())]
     while stack:
         item = stack.pop()
         if isinstance(item, str):

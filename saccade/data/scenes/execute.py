@@ -12,7 +12,12 @@ from saccade.data.scenes.scene import Scene
 from saccade.errors import SaccadeError
 
 WALL_GAP_PX = 1  # an object this near to its panel's edge touches it
-AXES = {"left": (0, -1), "right": (0, 1), "above": (1, -1), "below": (1, 1)}  # axis of the image, sign along it
+AXES = {
+    "left": (0, -1),
+    "right": (0, 1),
+    "above": (1, -1),
+    "below": (1, 1),
+}  # axis of the image, sign along it
 _COMPARE = {
     "equal": operator.eq,
     "greater": operator.gt,
@@ -51,9 +56,12 @@ def trace(program: Call, scene: Scene) -> list[tuple[Call, object]]:
     return steps
 
 
-def members(program: Call, scene: Scene, scope: tuple[int, ...]):
-    """`program`'s value when only the objects in `scope` exist (what a panel quantifier does)."""
-    return _Run(scene, 0.0, None).value(program, scope)
+def members(program: Call, scene, scope: tuple[int, ...], known: dict[int, int] | None = None):
+    """`program`'s value when only the objects in `scope` exist (what a panel quantifier does).
+
+    `known` maps id(sub-program) to the object that a `unique(...)` is taken to name, unchecked.
+    """
+    return _Run(scene, 0.0, None, known).value(program, scope)
 
 
 def is_clear(program: Call, scene: Scene, margin_px: float) -> bool:
@@ -66,13 +74,16 @@ def is_clear(program: Call, scene: Scene, margin_px: float) -> bool:
 
 
 class _Run:
-    def __init__(self, scene, slack_px: float, steps: list | None):
+    def __init__(self, scene, slack_px: float, steps: list | None, known: dict[int, int] | None = None):
         self.scene, self.objects, self.slack, self.steps = scene, scene.objects, slack_px, steps
+        self.known = known or {}
 
     def value(self, program: Call, scope: tuple[int, ...]):
         op = program.op
         if op == "scene":
             result = scope
+        elif op == "unique" and id(program) in self.known:
+            result = self.known[id(program)]
         elif op == "filter" and self.steps is None:
             result = self.filters(program, scope)
         elif op in GROUP_OPS:
@@ -117,7 +128,9 @@ class _Run:
 
     def unique(self, found):
         if len(found) != 1:
-            raise IllPosedError(f"'the' needs exactly one such object, the scene has {len(found)}: say 'a' or 'how many'")
+            raise IllPosedError(
+                f"'the' needs exactly one such object, the scene has {len(found)}: say 'a' or 'how many'"
+            )
         return found[0]
 
     def nth(self, found, end: str, number: int):

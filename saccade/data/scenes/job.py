@@ -52,7 +52,9 @@ class Job:
         """
         options = self.options
         if options.style == "nlvr":
-            return sample_scene(self.array_rng, style="nlvr", num_objects=(min(least, 5), 8) if shapes else None)
+            return sample_scene(
+                self.array_rng, style="nlvr", num_objects=(min(least, 5), 8) if shapes else None
+            )
         low, high = options.num_objects
         low = max(low, min(high, least))
         return sample_scene(

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from random import Random
 
 from saccade.data.scenes.execute import AXES, IllPosedError, members
-from saccade.data.scenes.program import COMPARISONS, Call
 from saccade.data.scenes.layout import BOX_GAP, SIZE_FRACTION, Layout
+from saccade.data.scenes.program import COMPARISONS, Call
 from saccade.data.scenes.scene import Scene, SceneObject
 from saccade.data.scenes.sprites import extent
 
@@ -49,6 +49,7 @@ class Draft:
             _Thing(o.shape, o.color, o.size, o.material, o.box_px, o.group, o.layer, o.center_px, set())
             for o in scene.objects
         ]
+        self.known: dict[int, int] = {}  # id of a settled unique(...) -> the object it names
         self.everything = tuple(range(len(self.objects)))
 
     def finish(self) -> Scene:
@@ -65,7 +66,9 @@ class Draft:
                     height = max(3, round(height * SIZE_FRACTION[now.size] / SIZE_FRACTION[before.size]))
                 box = _around(box, *extent(now.shape, height))
                 moved.append(len(objects))
-            objects.append(SceneObject(now.shape, now.color, now.size, now.material, box, now.group, now.layer))
+            objects.append(
+                SceneObject(now.shape, now.color, now.size, now.material, box, now.group, now.layer)
+            )
         if moved:
             self._check_layout(objects, moved)
         return Scene(tuple(objects), old.width_px, old.height_px, old.background, old.style, old.num_groups)
@@ -79,7 +82,10 @@ class Draft:
                 layout.add(i, item.shape, item.box_px, item.layer)
             return
         # Centres stay, so only the distance of the changed boxes can have become too small.
-        gap, boxes = math.ceil(BOX_GAP * max(self.width_px, self.height_px)), [item.box_px for item in objects]
+        gap, boxes = (
+            math.ceil(BOX_GAP * max(self.width_px, self.height_px)),
+            [item.box_px for item in objects],
+        )
         for i in moved:
             x0, y0, x1, y1 = boxes[i]
             if x0 < 0 or y0 < 0 or x1 > self.width_px or y1 > self.height_px:
@@ -87,6 +93,10 @@ class Draft:
             for k, (a0, b0, a1, b1) in enumerate(boxes):
                 if k != i and x0 < a1 + gap and a0 < x1 + gap and y0 < b1 + gap and b0 < y1 + gap:
                     raise PlantError
+
+    def value(self, program: Call, scope: tuple):
+        """The program's value now, anchors settled before taken as they are."""
+        return members(program, self, scope, self.known)
 
     def set(self, i: int, attribute: str, value: str, *, lock: bool = True) -> None:
         thing = self.objects[i]
@@ -128,13 +138,13 @@ def _recipe(draft: Draft, program: Call, scope: tuple) -> tuple[tuple, list]:
         candidates, needs = _recipe(draft, args[0], scope)
         return candidates, [*needs, (args[1], args[2], op == "filter")]
     if op == "same":
-        anchor = members(args[0], draft, scope)
+        anchor = draft.value(args[0], scope)
         value = getattr(draft.objects[anchor], args[1])
         draft.objects[anchor].locked.add(args[1])
         return tuple(i for i in scope if i != anchor), [(args[1], value, True)]
     if op == "union":
         return _recipe(draft, draft.rng.choice(args), scope)
-    return members(program, draft, scope), []
+    return draft.value(program, scope), []
 
 
 def _resize(draft: Draft, program: Call, size: int, scope: tuple, has_room=None) -> None:
@@ -144,11 +154,13 @@ def _resize(draft: Draft, program: Call, size: int, scope: tuple, has_room=None)
         _resize_at_least(draft, program.args[0], program.args[2], scope)
         return
     rng = draft.rng
+    candidates, needs = _recipe(draft, program, scope)
     for _ in range(16):
-        inside = members(program, draft, scope)
+        inside = draft.value(program, scope)
         if len(inside) == size:
             break
-        candidates, needs = _recipe(draft, program, scope)
+        if program.op == "union":  # either side will do, another each time
+            candidates, needs = _recipe(draft, program, scope)
         if len(inside) < size:
             _join(draft, [i for i in candidates if i not in inside and (not has_room or has_room(i))], needs)
         else:
@@ -157,12 +169,12 @@ def _resize(draft: Draft, program: Call, size: int, scope: tuple, has_room=None)
     else:
         raise PlantError
     for i in inside:
-        for attribute, _, _ in _recipe(draft, program, scope)[1] if program.op != "union" else ():
+        for attribute, _, _ in needs if program.op != "union" else ():
             draft.objects[i].locked.add(attribute)
 
 
 def _resize_at_least(draft: Draft, program: Call, size: int, scope: tuple) -> None:
-    found = len(members(program, draft, scope))
+    found = len(draft.value(program, scope))
     if found < size:
         _resize(draft, program, size + draft.rng.randint(0, 1), scope)
 
@@ -197,16 +209,22 @@ def _settle(draft: Draft, program: Call, scope: tuple, size: int = 1) -> None:
     The object that "left of the ..." refers to is one with at least `size` others on its left, where there is one.
     """
     if program.op == "unique":
-        _resize(draft, program.args[0], 1, scope)
+        _settle_anchor(draft, program, scope)
     elif program.op == "relate":
         anchor, direction = program.args
         axis, sign = AXES[direction]
         along = [draft.objects[i].center_px[axis] * sign for i in scope]
         limit = sorted(along, reverse=True)[min(max(size, 1), len(along) - 1)] if along else 0
-        _resize(draft, anchor.args[0], 1, scope, lambda i: draft.objects[i].center_px[axis] * sign <= limit)
+        _settle_anchor(draft, anchor, scope, lambda i: draft.objects[i].center_px[axis] * sign <= limit)
     else:
         for part in program.programs:
             _settle(draft, part, scope, size if program.op in ("filter", "exclude", "intersect") else 1)
+
+
+def _settle_anchor(draft: Draft, program: Call, scope: tuple, has_room=None) -> None:
+    _resize(draft, program.args[0], 1, scope, has_room)
+    if draft.num_groups == 1:
+        draft.known[id(program)] = draft.value(program.args[0], scope)[0]
 
 
 def _distract(draft: Draft, program: Call) -> None:
@@ -233,12 +251,12 @@ def _achieve(draft: Draft, program: Call, answer, scope: tuple) -> None:
         _achieve_exist(draft, args[0], answer, scope)
     elif op in ("query", "is"):
         _settle(draft, program, scope)
-        thing = members(args[0], draft, scope)
+        thing = draft.value(args[0], scope)
         value = answer if op == "query" else args[2] if answer else draft.other(args[1], args[2])
         draft.set(thing, args[1], value)
     elif op == "same_attribute":
         _settle(draft, program, scope)
-        one, two = (members(arg, draft, scope) for arg in args[:2])
+        one, two = (draft.value(arg, scope) for arg in args[:2])
         value = getattr(draft.objects[one], args[2])
         draft.objects[one].locked.add(args[2])
         draft.set(two, args[2], value if answer else draft.other(args[2], value))
@@ -267,13 +285,15 @@ def _achieve(draft: Draft, program: Call, answer, scope: tuple) -> None:
 
 def _achieve_exist(draft: Draft, program: Call, answer: bool, scope: tuple) -> None:
     _settle(draft, program, scope, 2)
-    found = len(members(program, draft, scope))
+    found = len(draft.value(program, scope))
     if bool(found) != answer:
         _resize(draft, program, draft.rng.choice((1, 1, 1, 2)) if answer else 0, scope)
 
 
 def _split(program: Call, answer: bool, rng: Random) -> tuple[bool, bool]:
-    if program.args[1].op == "not" and program.op == "and":  # "all ...", "only ...": presupposes the first half
+    if (
+        program.args[1].op == "not" and program.op == "and"
+    ):  # "all ...", "only ...": presupposes the first half
         return True, answer
     if program.op == "and":
         return (True, True) if answer else rng.choice(((True, False), (False, True), (False, False)))
@@ -309,7 +329,7 @@ def _holds(op: str, a: int, b: int) -> bool:
 
 def _recolor(draft: Draft, program: Call, number: int, scope: tuple) -> None:
     """Give a set exactly `number` different values of an attribute."""
-    inside, attribute = list(members(program.args[0], draft, scope)), program.args[1]
+    inside, attribute = list(draft.value(program.args[0], scope)), program.args[1]
     if len(inside) < number:
         raise PlantError
     values = draft.rng.sample(draft.palette[attribute], number)

@@ -86,14 +86,18 @@ class Call:
     op: str
     args: tuple = ()
     type: str = field(init=False, compare=False, repr=False)
-    programs: tuple["Call", ...] = field(init=False, compare=False, repr=False)  # the arguments that are programs
+    programs: tuple["Call", ...] = field(
+        init=False, compare=False, repr=False
+    )  # the arguments that are programs
 
     def __post_init__(self):
         if self.op not in SIGNATURES:
             raise ProgramError(f"unknown operation {self.op!r}: use one of {', '.join(SIGNATURES)}")
         kinds, result = SIGNATURES[self.op]
         if len(self.args) != len(kinds):
-            raise ProgramError(f"{self.op} takes {len(kinds)} arguments ({', '.join(kinds)}), got {len(self.args)}")
+            raise ProgramError(
+                f"{self.op} takes {len(kinds)} arguments ({', '.join(kinds)}), got {len(self.args)}"
+            )
         for place, (kind, arg) in enumerate(zip(kinds, self.args, strict=True)):
             _check(self.op, place, kind, arg, self.args)
         object.__setattr__(self, "type", result)

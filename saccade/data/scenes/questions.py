@@ -48,8 +48,7 @@ _QUERIES = tuple(kind for kind in ANSWERS_OF if kind.startswith("query"))
 # Kinds by depth; a tuple inside is one choice, to keep the mix of forms even.
 _KINDS = {
     1: ("count", "exist", "is", "compare_number", _QUERIES, _QUERIES),
-    2: ("count_related", "exist", "is", "compare_number", "compare_count", "compare_attribute", "logic", "all")
-    + ("count_union", _QUERIES, _QUERIES),
+    2: ("count_related", "exist", "is", "compare_number", "compare_count", "compare_attribute", "logic", "all", "count_union", _QUERIES, _QUERIES),
     3: ("count_related", "exist", "is", "compare_count", "compare_attribute", "logic", _QUERIES, _QUERIES),
 }
 
@@ -60,7 +59,9 @@ class Phraser:
     def __init__(self, rng: Random, palette: dict[str, tuple[str, ...]]):
         self.rng, self.palette = rng, palette
 
-    def filters(self, least: int, most: int, avoid: tuple[str, ...] = (), keep: dict | None = None) -> dict[str, str]:
+    def filters(
+        self, least: int, most: int, avoid: tuple[str, ...] = (), keep: dict | None = None
+    ) -> dict[str, str]:
         """Attribute -> value for `least` to `most` attributes, shape more often than not."""
         rng = self.rng
         found = dict(keep or {})
@@ -102,7 +103,13 @@ class Phraser:
         return call("relate", anchor, rng.choice(DIRECTIONS)), ()
 
     def set(
-        self, hops: int, *, avoid: tuple[str, ...] = (), keep: dict | None = None, least: int = 1, bare: bool = True
+        self,
+        hops: int,
+        *,
+        avoid: tuple[str, ...] = (),
+        keep: dict | None = None,
+        least: int = 1,
+        bare: bool = True,
     ) -> Call:
         """A set program with `hops` hops.
 
@@ -225,7 +232,9 @@ def _negated(make: Phraser) -> Call:
 
 def all_are(group: Call, attribute: str, value: str) -> Call:
     """ "All cubes are red": there is one, and none that is not."""
-    return call("and", call("exist", group), call("not", call("exist", call("exclude", group, attribute, value))))
+    return call(
+        "and", call("exist", group), call("not", call("exist", call("exclude", group, attribute, value)))
+    )
 
 
 def _draw_pair(make: Phraser, kind: str, hops: int) -> Call:
@@ -234,7 +243,10 @@ def _draw_pair(make: Phraser, kind: str, hops: int) -> Call:
     if kind == "compare_attribute":
         attribute = rng.choice(ATTRIBUTES)
         one, two = make.disjoint((attribute,))
-        anchors = make.anchor(left, avoid=(attribute,), keep=one), make.anchor(hops - left, avoid=(attribute,), keep=two)
+        anchors = (
+            make.anchor(left, avoid=(attribute,), keep=one),
+            make.anchor(hops - left, avoid=(attribute,), keep=two),
+        )
         return call("same_attribute", *anchors, attribute)
     one, two = make.disjoint()
     if kind == "count_union":

@@ -27,7 +27,9 @@ def draw_panel_statement(rng: Random, depth: int, palette: dict) -> tuple[str, C
         return draw_statement(rng, 1, palette)
     make = Phraser(rng, palette)
     body = _panel_body(make, joined=depth >= 3)
-    kind = rng.choice(("every_group", "some_group", "some_group", "no_group", "exactly_groups", "at_least_groups"))
+    kind = rng.choice(
+        ("every_group", "some_group", "some_group", "no_group", "exactly_groups", "at_least_groups")
+    )
     if kind == "exactly_groups":
         return kind, call("equal", call("count_groups", body), call("number", rng.choice((1, 1, 2)))), palette
     if kind == "at_least_groups":
@@ -39,7 +41,7 @@ def _panel_body(make: Phraser, *, joined: bool) -> Call:
     rng = make.rng
     if joined:
         one, two = make.disjoint()
-        first, second = (make.apply(_SCENE, {k: v for k, v in f.items()}) for f in (one, two))
+        first, second = (make.apply(_SCENE, dict(f.items())) for f in (one, two))
         return call("and", *(_counted(rng, part) for part in (first, second)))
     form = rng.random()
     if form < 0.15:

@@ -56,9 +56,11 @@ class Source:
         _known("split", split, SPLITS)
         _known("style", style, STYLES)
         if style not in STYLES_OF[task]:
-            raise SaccadeError(f'style {style!r}: task {task!r} has only {", ".join(STYLES_OF[task])}')
+            raise SaccadeError(f"style {style!r}: task {task!r} has only {', '.join(STYLES_OF[task])}")
         if not 1 <= min_depth <= max_depth <= MAX_DEPTH:
-            raise SaccadeError(f"depth {min_depth}..{max_depth}: needs 1 <= min_depth <= max_depth <= {MAX_DEPTH}")
+            raise SaccadeError(
+                f"depth {min_depth}..{max_depth}: needs 1 <= min_depth <= max_depth <= {MAX_DEPTH}"
+            )
         least, most = (num_objects, num_objects) if isinstance(num_objects, int) else num_objects
         if not 3 <= least <= most <= 10:
             raise SaccadeError(f"num_objects={num_objects}: needs 3 <= least <= most <= 10")

@@ -35,8 +35,17 @@ ADJECTIVES = {
     "glass": ("glass", "see-through", "transparent"),
 }
 BEFORE_COLOR = ("matte", "shiny", "metallic", "see-through", "transparent")
-PREDICATES = {"rubber": ("made of rubber", "matte"), "metal": ("made of metal", "shiny"), "glass": ("made of glass", "see-through")}
-ATTRIBUTE_NOUNS = {"color": ("color", "colour"), "shape": ("shape",), "size": ("size",), "material": ("material",)}
+PREDICATES = {
+    "rubber": ("made of rubber", "matte"),
+    "metal": ("made of metal", "shiny"),
+    "glass": ("made of glass", "see-through"),
+}
+ATTRIBUTE_NOUNS = {
+    "color": ("color", "colour"),
+    "shape": ("shape",),
+    "size": ("size",),
+    "material": ("material",),
+}
 RELATIONS = {
     "left": ("left of", "to the left of", "on the left side of"),
     "right": ("right of", "to the right of", "on the right side of"),
@@ -68,7 +77,11 @@ NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight
 ORDINALS = ("", "first", "second", "third")
 POSTMODIFIERS = {
     "relate": ("{that} {rel} {X:the}", "{rel} {X:the}"),
-    "same": ("that {has} the same {attr} as {X:the}", "with the same {attr} as {X:the}", "which {has} the same {attr} as {X:the}"),
+    "same": (
+        "that {has} the same {attr} as {X:the}",
+        "with the same {attr} as {X:the}",
+        "which {has} the same {attr} as {X:the}",
+    ),
     "both": ("{that} both {rel} {X:the} and {rel2} {Y:the}",),
     "not": ("{that} not {v}",),
     "touching": ("{that} {wall}", "{wall}"),
@@ -142,7 +155,8 @@ QUESTIONS = {
         "are all of the {A:many} {v}?",
         "is each {A:one} {v}?",
     ),
-    "is": ("is {A:the} {v}?", "would you call {A:the} {v}?"),
+    "is": ("is {A:the} {v}?",),
+    "is_long": ("is it true that {A:the} is {v}?", "is it correct that {A:the} is {v}?"),
     "is_shape": ("is {A:the} {v}?", "is the shape of {A:the} that of {v}?"),
     "equal_number": (
         "are there exactly {n} {A:many}?",
@@ -250,7 +264,10 @@ STATEMENTS = {
         "{A:the} is the same {attr} as {B:the}.",
         "the {attr} of {A:the} is the same as that of {B:the}.",
     ),
-    "same_material": ("{A:the} is made of the same material as {B:the}.", "{A:the} has the same material as {B:the}."),
+    "same_material": (
+        "{A:the} is made of the same material as {B:the}.",
+        "{A:the} has the same material as {B:the}.",
+    ),
     "is": ("{A:the} is {v}.",),
     "is_shape": ("{A:the} is {v}.",),
     "all": ("all {A:many} are {v}.", "every {A:one} is {v}.", "each {A:one} is {v}."),
@@ -280,7 +297,12 @@ PANEL_STATEMENTS = {
         "there is a grey box which has {B}.",
         "at least one of the grey boxes contains {B}.",
     ),
-    "no_group": ("no box has {B}.", "there is no box with {B}.", "none of the boxes contains {B}.", "no grey box contains {B}."),
+    "no_group": (
+        "no box has {B}.",
+        "there is no box with {B}.",
+        "none of the boxes contains {B}.",
+        "no grey box contains {B}.",
+    ),
     "exactly_groups": (
         "exactly {n} {boxes} {have} {B}.",
         "there {be} exactly {n} {boxes} with {B}.",
@@ -310,11 +332,28 @@ CAPTIONS = {
         "a picture of {n} objects, among them {L}.",
     ),
     "related": ("{A} is {rel} {B}.", "there is {A} {rel} {B}.", "the picture shows {A} {rel} {B}."),
-    "related_twice": ("{A} is {rel} {B}, and {C} is {rel2} {D}.", "{A} is {rel} {B}, while {C} is {rel2} {D}."),
-    "row": ("from left to right: {L}.", "from left to right, the picture shows {L}.", "from left to right, there are {L}."),
-    "column": ("from top to bottom: {L}.", "from top to bottom, the picture shows {L}.", "from top to bottom, there are {L}."),
-    "first_left": ("the {n} leftmost objects are, from left to right, {L}.", "starting from the left, the first {n} objects are {L}."),
-    "first_top": ("the {n} highest objects are, from top to bottom, {L}.", "starting from the top, the first {n} objects are {L}."),
+    "related_twice": (
+        "{A} is {rel} {B}, and {C} is {rel2} {D}.",
+        "{A} is {rel} {B}, while {C} is {rel2} {D}.",
+    ),
+    "row": (
+        "from left to right: {L}.",
+        "from left to right, the picture shows {L}.",
+        "from left to right, there are {L}.",
+    ),
+    "column": (
+        "from top to bottom: {L}.",
+        "from top to bottom, the picture shows {L}.",
+        "from top to bottom, there are {L}.",
+    ),
+    "first_left": (
+        "the {n} leftmost objects are, from left to right, {L}.",
+        "starting from the left, the first {n} objects are {L}.",
+    ),
+    "first_top": (
+        "the {n} highest objects are, from top to bottom, {L}.",
+        "starting from the top, the first {n} objects are {L}.",
+    ),
 }
 LIST_ENDS = (" and ", ", and ")
 
@@ -331,14 +370,18 @@ STEPS = {
 # Dialogue: {A} is the topic when first named, then "it" or "they".
 OPENINGS = {
     "one": ("is there {A:a}?", "can you see {A:a}?", "do you see {A:a}?", "does the picture show {A:a}?"),
-    "many": ("how many {A:many} are there?", "how many {A:many} do you see?", "how many {A:many} can you see?"),
+    "many": (
+        "how many {A:many} are there?",
+        "how many {A:many} do you see?",
+        "how many {A:many} can you see?",
+    ),
 }
 FOLLOW_UPS = {
     "query_color": ("what color is it?", "what is its color?", "and its color?"),
     "query_shape": ("what shape is it?", "what is its shape?", "and its shape?"),
     "query_size": ("what size is it?", "how big is it?", "and its size?"),
     "query_material": ("what is it made of?", "what material is it?", "and its material?"),
-    "is": ("is it {v}?", "would you call it {v}?"),
+    "is": ("is it {v}?", "and is it {v}?"),
     "count_related": ("how many {F:many} are {rel} it?", "and how many {F:many} are {rel} it?"),
     "exist": ("is there {F:a} {rel} it?", "are any {F:many} {rel} it?", "is any {F:one} {rel} it?"),
     "count_same": ("how many other objects have the same {attr}?", "how many other things have its {attr}?"),
