@@ -34,16 +34,14 @@ def unflatten(template: Any, leaves: dict[str, np.ndarray], convert: Callable, w
     expected = flatten(template)
     for name in sorted(expected.keys() ^ leaves.keys()):
         side = "lacks" if name in expected else "has the unexpected"
-        raise SaccadeError(
-            f"{where} is of another run: it {side} {name}; use a new output folder or resume=False"
-        )
+        raise SaccadeError(f"{where} is of another run: it {side} {name}; use a new output folder")
     for name, leaf in expected.items():
         saved = leaves[name]
         wanted = (tuple(leaf.shape), keras.backend.standardize_dtype(leaf.dtype))
         if (saved.shape, saved.dtype.name) != wanted:
             raise SaccadeError(
                 f"{where} is of another run: {name} is {saved.dtype.name}{list(saved.shape)} there and "
-                f"{wanted[1]}{list(wanted[0])} here; use a new output folder or resume=False"
+                f"{wanted[1]}{list(wanted[0])} here; use a new output folder"
             )
     return keras.tree.pack_sequence_as(template, [convert(leaves[name]) for name in expected])
 
@@ -107,7 +105,5 @@ def load_newest(folder: Path, say: Callable[[str], None]) -> tuple[Path, dict[st
         except SaccadeError as error:
             say(f"skipping a damaged checkpoint: {error}")
     if paths:
-        raise SaccadeError(
-            f"all {len(paths)} checkpoints in {folder} are damaged; use a new folder or resume=False"
-        )
+        raise SaccadeError(f"all {len(paths)} checkpoints in {folder} are damaged; use a new folder")
     return None

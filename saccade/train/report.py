@@ -72,7 +72,8 @@ class Report:
         self._bar = Progress(*columns, TimeRemainingColumn(), console=self.console, transient=True)
         self._task = self._bar.add_task("compiling", total=steps, completed=start)
         self._last_bar_s = 0.0
-        if self.console.is_terminal:
+        self._live = self.console.is_terminal
+        if self._live:
             self._bar.start()
 
     def say(self, text) -> None:
@@ -82,14 +83,14 @@ class Report:
     def progress(self, step: int) -> None:
         """Move the bar, at most ten times a second."""
         now = time.perf_counter()
-        if self.console.is_terminal and now - self._last_bar_s > 0.1:
+        if self._live and now - self._last_bar_s > 0.1:
             self._last_bar_s = now
             self._bar.update(self._task, completed=step)
 
     def log(self, record: dict) -> None:
         """Show and store the figures of one logged step. `record` holds `step` and numbers."""
         line = describe(record)
-        if self.console.is_terminal:
+        if self._live:
             self._bar.update(self._task, completed=record["step"], description=line)
         else:
             self.say(line)

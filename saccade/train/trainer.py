@@ -57,7 +57,7 @@ class Trainer:
         streams: name -> Stream. Every step takes from each; the losses are summed with their weights.
         config: settings.
         out_dir: checkpoints and log.jsonl go there; None = nothing is written.
-        resume: continue from the newest intact checkpoint in `out_dir`.
+        resume: continue from the newest intact checkpoint in `out_dir`; False refuses a folder that has any.
     Raises: SaccadeError: the config does not fit the model, see Engine.
     """
 
@@ -120,8 +120,13 @@ class Trainer:
     # -- starting
 
     def _find_checkpoint(self):
-        if self.out_dir is None or not self.resume:
+        if self.out_dir is None:
             return None
+        if not self.resume and checkpoint.list_checkpoints(self.out_dir):
+            # Starting anew among them would mix two runs, and the newest would be the old one's.
+            raise SaccadeError(
+                f"{self.out_dir} already has checkpoints; use a new output folder, or resume=True"
+            )
         return checkpoint.load_newest(self.out_dir, self._notes.append)
 
     def _start(self, saved) -> None:
@@ -131,7 +136,7 @@ class Trainer:
         if facts.keys() != self.streams.keys():
             raise SaccadeError(
                 f"{saved[0]} has the streams {', '.join(facts)}, this run {', '.join(self.streams)}; "
-                "use a new output folder or resume=False"
+                "use a new output folder"
             )
         first = {}
         for i, (name, stream) in enumerate(self.streams.items()):

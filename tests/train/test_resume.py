@@ -100,7 +100,13 @@ def test_all_checkpoints_damaged_is_an_error(tmp_path):
         (path / "state.json").unlink()
     with pytest.raises(SaccadeError, match=r"1 checkpoints in .* are damaged"):
         trainer(tmp_path, config).fit()
+
+
+def test_two_runs_are_not_mixed_in_one_folder(tmp_path):
+    config = CONFIG.model_copy(update={"steps": 2})
     assert trainer(tmp_path, config, resume=False).fit().steps == 2
+    with pytest.raises(SaccadeError, match="already has checkpoints"):
+        trainer(tmp_path, config, resume=False).fit()
 
 
 def test_a_checkpoint_of_another_run_is_refused(tmp_path):
