@@ -3,7 +3,7 @@
 import math
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,6 +58,8 @@ class Trainer:
         config: settings.
         out_dir: checkpoints and log.jsonl go there; None = nothing is written.
         resume: continue from the newest intact checkpoint in `out_dir`; False refuses a folder that has any.
+        on_save: called with the Trainer after every checkpoint, with the weights of that step in the model; it may
+            call `use_ema`.
     Raises: SaccadeError: the config does not fit the model, see Engine.
     """
 
@@ -69,12 +71,13 @@ class Trainer:
         out_dir: str | Path | None = None,
         resume: bool = True,
         console=None,
+        on_save: Callable[["Trainer"], None] | None = None,
     ):
         if not streams:
             raise SaccadeError("a Trainer needs at least one stream")
         self.model, self.streams, self.config = model, dict(streams), config
         self.out_dir = Path(out_dir) if out_dir is not None else None
-        self.resume, self.console = resume, console
+        self.resume, self.console, self.on_save = resume, console, on_save
         self.engine = Engine(model, streams, config)
         self.step = 0
         self.state: dict = {}
@@ -84,7 +87,7 @@ class Trainer:
         self._profiling = False
 
     def fit(self) -> Result:
-        """Train to `config.steps`, then put the weights into the model; until then it keeps its first.
+        """Train to `config.steps`, then put the weights into the model; before, `on_save` alone sees them.
 
         Raises: SaccadeError: the loss is no longer finite; a checkpoint cannot be read or written.
         """
@@ -214,6 +217,9 @@ class Trainer:
             },
         }
         checkpoint.save(folder, self.step, tensors, facts, self.config.keep)
+        if self.on_save:
+            self.engine.write_back(self.state)
+            self.on_save(self)
 
     def _profile(self, folder: Path) -> None:
         first, last = PROFILED_STEPS

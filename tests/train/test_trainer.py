@@ -231,3 +231,25 @@ def test_a_bar_on_a_terminal(tmp_path):
             toys.model(), {"main": toys.stream()}, TrainConfig(steps=6, log_every=3), console=console
         ).fit()
     assert "3/6" in (tmp_path / "screen").read_text() or "6/6" in (tmp_path / "screen").read_text()
+
+
+def test_on_save_sees_the_weights_of_that_step(tmp_path):
+    seen = []
+
+    def on_save(run):
+        last = weights(run)
+        run.use_ema()
+        seen.append((run.step, last, weights(run)))
+
+    config = TrainConfig(steps=5, save_every=2, ema_decay=0.5)
+    run = Trainer(
+        toys.model(), {"main": toys.stream()}, config, tmp_path / "a", console=QUIET, on_save=on_save
+    )
+    run.fit()
+    plain = Trainer(toys.model(), {"main": toys.stream()}, config, tmp_path / "b", console=QUIET)
+    plain.fit()
+    assert [step for step, _, _ in seen] == [2, 4, 5]
+    for path, value in weights(plain).items():
+        np.testing.assert_array_equal(value, seen[-1][1][path])
+        np.testing.assert_array_equal(value, weights(run)[path])
+        assert not np.array_equal(seen[-1][1][path], seen[-1][2][path])
