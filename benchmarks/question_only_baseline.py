@@ -1,8 +1,8 @@
 """How well a question is answered without its picture: `python benchmarks/question_only_baseline.py`.
 
 A multinomial logistic regression on words, bigrams and kind is trained on 20,000 texts of the train split and
-tested on 5,000 of the val split, and compared, kind by kind, with the best constant answer for that kind. Its lead,
-in points, is what the text gives away. Prints one line per kind and the total.
+tested on 5,000 of the val split, and compared, kind by kind, with the best constant answer for that kind. Its
+lead, in points, is what the text gives away. Prints one line per kind and the total.
 """
 
 import argparse

@@ -1,7 +1,7 @@
 """Examples per second and core, of each task: `python benchmarks/scenes_examples.py [--show 30]`.
 
-Counts sampling the scene, language and rendering, in one process, after a warm-up that fills the sprite cache.
-Prints task, style, examples/s of CPU time, the longest text in words, and with --show that many texts to read.
+Counts sampling the scene, language and rendering, in one process, after a warm-up that fills the sprite
+cache. Prints task, style, examples/s of CPU time, the longest text in words, and with --show that many texts.
 """
 
 import argparse
@@ -25,7 +25,8 @@ def show(example) -> str:
     """One example on a line or two."""
     turns = "".join(f"{question} {answer} / " for question, answer in example.turns)
     regions = "; ".join(phrase for phrase, _ in example.regions)
-    return f"  [{example.kind} {example.depth}] {turns}{example.text} -> {example.answer} {example.target} {regions}".rstrip()
+    said = f"{turns}{example.text} -> {example.answer} {example.target} {regions}"
+    return f"  [{example.kind} {example.depth}] {said}".rstrip()
 
 
 def main() -> None:

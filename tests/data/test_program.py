@@ -5,7 +5,6 @@ from random import Random
 import pytest
 
 from saccade.data.scenes import IllPosedError, ProgramError, Scene, SceneObject, execute, parse, trace
-from saccade.data.scenes.execute import is_clear
 from saccade.data.scenes.program import SIGNATURES, Call, call, depth
 from saccade.data.scenes.questions import ANSWERS_OF, PALETTES, draw_kind, draw_question
 
@@ -188,14 +187,6 @@ def test_a_tie_for_a_place_is_ill_posed():
     scene = Scene((BLUE_BALL, twin), 128, 120, "plain")
     with pytest.raises(IllPosedError, match="tie"):
         execute(parse("nth(scene(),left,1)"), scene)
-    assert not is_clear(parse("exist(nth(scene(),left,1))"), scene, 2)
-
-
-def test_a_near_tie_is_not_clear():
-    program = parse(f"count(relate({BLUE},right))")
-    assert is_clear(program, WORLD, 3)
-    assert not is_clear(program, WORLD, 40)
-    assert execute(program, WORLD, slack_px=40) == 1
 
 
 @pytest.mark.parametrize(

@@ -81,6 +81,16 @@ def test_statement_label_is_what_the_program_gives(style, undrawn):
     assert 0.4 < np.mean([example.answer == "true" for example in examples]) < 0.6
 
 
+def test_towers_are_only_told_of_towers(undrawn):
+    examples = read("statement", style="nlvr")
+    towers = [example for example in examples if "tower" in example.text]
+    assert len(towers) > 100
+    for example in towers:
+        assert example.kind.startswith("tower_")
+        assert {thing.shape for thing in example.scene.objects} == {"square"}
+        assert len({thing.box_px[0] for thing in example.scene.objects}) == 3
+
+
 def test_vqa_answers_are_balanced_within_each_kind(undrawn):
     by_kind = {}
     for example in read("vqa", 2000):

@@ -5,13 +5,13 @@ from saccade.data.scenes.dialogue import draw_dialogue
 from saccade.data.scenes.edit import edit_scene
 from saccade.data.scenes.english import ask, noun, refer, state
 from saccade.data.scenes.execute import execute
-from saccade.data.scenes.job import Job, fits, planted
+from saccade.data.scenes.job import DEPTHS, Job, fits, planted
 from saccade.data.scenes.program import Call, call, depth
 from saccade.data.scenes.questions import ANSWERS_OF, Phraser, draw_kind, draw_question, is_consistent
 from saccade.data.scenes.rationale import rationale
 from saccade.data.scenes.render import render
 from saccade.data.scenes.scene import Example, Scene, SceneObject
-from saccade.data.scenes.statements import draw_panel_statement, draw_statement
+from saccade.data.scenes.statements import PANEL_DEPTHS, draw_panel_statement, draw_statement
 from saccade.errors import SaccadeError
 
 PROGRAM_TRIES = 20
@@ -95,11 +95,13 @@ def build_rationale(job: Job) -> Example:
 
 def build_statement(job: Job) -> Example:
     rng = job.rng
-    draw = draw_panel_statement if job.options.style == "nlvr" else draw_statement
+    panels = job.options.style == "nlvr"
+    draw, depths = (draw_panel_statement, PANEL_DEPTHS) if panels else (draw_statement, DEPTHS)
     for _ in range(PROGRAM_TRIES):
-        kind, program, palette = draw(rng, job.depth(), job.palette)
-        text, value = state(rng, program), rng.random() < 0.5
-        scene = planted(job, program, value, palette) if fits(text, "statement") else None
+        kind, program, palette = draw(rng, job.depth(depths), job.palette)
+        towers = kind.startswith("tower_")
+        text, value = state(rng, program, towers=towers), rng.random() < 0.5
+        scene = planted(job, program, value, palette, towers=towers) if fits(text, "statement") else None
         if scene is not None:
             return Example(
                 task="statement",
@@ -174,7 +176,7 @@ def build_retrieve(job: Job) -> Example:
 
 
 def build_match(job: Job) -> Example:
-    """A description with its own picture or with another: which, the text cannot tell, as both are drawn alike."""
+    """A description with its own picture or with another; right and wrong texts are drawn alike."""
     rng = job.rng
     kind, (shown, _other, text, wrong) = "twin", _twins(job)
     if rng.random() >= TWIN_SHARE:
@@ -191,7 +193,7 @@ def build_match(job: Job) -> Example:
 
 
 def build_region(job: Job) -> Example:
-    """Several objects, each with a phrase that fits it alone where one exists, else with all its attributes."""
+    """Several objects, each with a phrase that fits it alone, or all its attributes if none does."""
     rng, scene = job.rng, job.scene()
     regions = []
     for i in sorted(rng.sample(range(len(scene.objects)), rng.randint(2, min(5, len(scene.objects))))):

@@ -11,7 +11,7 @@ from functools import cache
 from random import Random
 
 from saccade.data.scenes import words
-from saccade.data.scenes.program import ENDS, VALUES, Call
+from saccade.data.scenes.program import ENDS, GROUP_OPS, VALUES, Call
 from saccade.errors import SaccadeError
 
 
@@ -233,12 +233,13 @@ def ask(rng: Random, program: Call) -> str:
     return _sentence(rng, program, words.QUESTIONS, {"count": "count_related", "exist": "exist_related"})
 
 
-def state(rng: Random, program: Call) -> str:
-    """A sentence that is true exactly where the bool program is. Raises: UnsayableError."""
-    if program.op in ("every_group", "some_group", "no_group", "count_groups") or any(
-        arg.op == "count_groups" for arg in program.programs
-    ):
-        return _state_panels(rng, program)
+def state(rng: Random, program: Call, *, towers: bool = False) -> str:
+    """A sentence that is true exactly where the bool program is; with `towers`, panels are called towers.
+
+    Raises: UnsayableError.
+    """
+    if program.op in GROUP_OPS or any(arg.op == "count_groups" for arg in program.programs):
+        return _state_panels(rng, program, towers)
     return _sentence(rng, program, words.STATEMENTS, {"exist": "related"})
 
 
@@ -254,7 +255,7 @@ def _sentence(rng: Random, program: Call, tables: dict, related: dict) -> str:
 
 @cache
 def _ending_in_a_slot(frames: tuple[str, ...]) -> tuple[str, ...]:
-    """The frames with no words after the last slot, which would come late after a long phrase; or all, if none."""
+    """The frames with no words after the last slot, where they would come late; or all, if there are none."""
     return tuple(frame for frame in frames if frame.rstrip("?.").endswith("}")) or frames
 
 
@@ -269,18 +270,23 @@ def _words_of(rng: Random, slots: dict) -> dict:
     return slots
 
 
-def _state_panels(rng: Random, program: Call) -> str:
+def _state_panels(rng: Random, program: Call, towers: bool) -> str:
     op, slots = program.op, {}
     if op in ("equal", "at_least"):
         counted, number = program.args
         op = {"equal": "exactly_groups", "at_least": "at_least_groups"}[op]
-        form = words.BOXES["one" if number.args[0] == 1 else "many"]
-        slots = {"n": number_word(rng, number.args[0]), "boxes": form[0], "have": form[1], "be": form[2]}
+        forms = words.BOXES["one" if number.args[0] == 1 else "many"]
+        slots = dict(zip(("boxes", "towers", "have", "be"), forms, strict=True))
+        slots["n"] = number_word(rng, number.args[0])
         body = counted.args[0]
     else:
         body = program.args[0]
     slots["B"] = _body(rng, body)
-    return say(rng, pick(rng, words.PANEL_STATEMENTS[op]), slots)
+    if towers:  # a tower is built of blocks, never of squares
+        for word in (*words.NOUNS["square"], *words.NOUNS[""]):
+            slots["B"] = slots["B"].replace(word, "block")
+    frames = words.TOWER_STATEMENTS if towers else words.PANEL_STATEMENTS
+    return say(rng, pick(rng, frames[op]), slots)
 
 
 def _body(rng: Random, body: Call) -> str:
@@ -291,6 +297,12 @@ def _body(rng: Random, body: Call) -> str:
         return say(rng, pick(rng, words.PANEL_BODIES["only"]), slots)
     if op == "and":
         slots = {"B": _body(rng, args[0]), "C": _body(rng, args[1])}
+    elif op == "exist" and view(args[0]).base.op == "nth":
+        seen = view(args[0])
+        group, end, _ = seen.base.args
+        for attribute, value in seen.filters.items():
+            group = Call("filter", (group, attribute, value))
+        op, slots = "placed", {"A": group, "end": pick(rng, words.TOWER_ENDS[end])}
     elif op == "exist":
         slots = {"A": args[0]}
     elif op == "not":

@@ -31,18 +31,16 @@ class IllPosedError(SaccadeError):
     """The question presupposes what the scene does not have: "the red cube" when there are none, or two."""
 
 
-def execute(program: Call, scene: Scene, *, slack_px: float = 0.0):
+def execute(program: Call, scene: Scene):
     """The value of `program` on `scene`.
 
     Args:
         program: any program.
         scene: a Scene (anything with its fields serves).
-        slack_px: how much further than "at all" one object must be to count as left of another;
-            negative admits near ties. Comparing both signs shows whether an answer hangs on a few pixels.
     Returns: see the module's first lines.
-    Raises: IllPosedError: `unique` of a set that has not exactly one member.
+    Raises: IllPosedError: `unique` of a set that has not exactly one member, or a tie for the place `nth` asks for.
     """
-    return _Run(scene, slack_px, None).value(program, tuple(range(len(scene.objects))))
+    return _Run(scene).value(program, tuple(range(len(scene.objects))))
 
 
 def trace(program: Call, scene: Scene) -> list[tuple[Call, object]]:
@@ -52,7 +50,7 @@ def trace(program: Call, scene: Scene) -> list[tuple[Call, object]]:
     Raises: IllPosedError: as `execute`.
     """
     steps: list[tuple[Call, object]] = []
-    _Run(scene, 0.0, steps).value(program, tuple(range(len(scene.objects))))
+    _Run(scene, steps).value(program, tuple(range(len(scene.objects))))
     return steps
 
 
@@ -61,21 +59,12 @@ def members(program: Call, scene, scope: tuple[int, ...], known: dict[int, int] 
 
     `known` maps id(sub-program) to the object that a `unique(...)` is taken to name, unchecked.
     """
-    return _Run(scene, 0.0, None, known).value(program, scope)
-
-
-def is_clear(program: Call, scene: Scene, margin_px: float) -> bool:
-    """Whether the answer stays the same when near ties within `margin_px` go either way."""
-    try:
-        sure = execute(program, scene, slack_px=margin_px)
-        return sure == execute(program, scene, slack_px=-margin_px) == execute(program, scene)
-    except IllPosedError:
-        return False
+    return _Run(scene, known=known).value(program, scope)
 
 
 class _Run:
-    def __init__(self, scene, slack_px: float, steps: list | None, known: dict[int, int] | None = None):
-        self.scene, self.objects, self.slack, self.steps = scene, scene.objects, slack_px, steps
+    def __init__(self, scene, steps: list | None = None, known: dict[int, int] | None = None):
+        self.scene, self.objects, self.steps = scene, scene.objects, steps
         self.known = known or {}
 
     def value(self, program: Call, scope: tuple[int, ...]):
@@ -103,7 +92,7 @@ class _Run:
         return result
 
     def quantify(self, op: str, body: Call, scope: tuple[int, ...]):
-        inner = _Run(self.scene, self.slack, None)
+        inner = _Run(self.scene)
         panels = [tuple(i for i in scope if self.objects[i].group == g) for g in range(self.scene.num_groups)]
         values = tuple(inner.value(body, panel) for panel in panels)
         if self.steps is not None:
@@ -113,7 +102,7 @@ class _Run:
     def relate(self, scope, anchor: int, direction: str):
         axis, sign = AXES[direction]
         here = self.objects[anchor]
-        zero = here.center_px[axis] * sign + self.slack
+        zero = here.center_px[axis] * sign
         return tuple(
             i
             for i in scope
@@ -134,14 +123,14 @@ class _Run:
         return found[0]
 
     def nth(self, found, end: str, number: int):
-        """The number-th from that end, empty if there are fewer; ties within the slack void it."""
+        """The number-th from that end, empty if there are fewer."""
         axis, sign = {"left": (0, 1), "right": (0, -1), "top": (1, 1), "bottom": (1, -1)}[end]
         if number < 1 or len(found) < number:
             return ()
         line = sorted((self.objects[i].center_px[axis] * sign, i) for i in found)
         place, chosen = line[number - 1]
         near = line[max(0, number - 2) : number - 1] + line[number : number + 1]
-        if any(abs(other - place) <= abs(self.slack) for other, _ in near):
+        if any(other == place for other, _ in near):
             raise IllPosedError(f"two objects tie for place {number} from the {end}")
         return (chosen,)
 

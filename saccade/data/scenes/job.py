@@ -6,13 +6,17 @@ from random import Random
 import numpy as np
 
 from saccade.data.scenes.execute import IllPosedError, execute
+from saccade.data.scenes.nlvr import TOWER_X_PX, TOWER_Y_PX
 from saccade.data.scenes.plant import PlantError, plant
 from saccade.data.scenes.program import Call, depth
-from saccade.data.scenes.questions import PALETTES
+from saccade.data.scenes.questions import MAX_DEPTH, PALETTES
 from saccade.data.scenes.sample import sample_scene
 from saccade.data.scenes.scene import Scene
+from saccade.errors import SaccadeError
 
 MAX_WORDS = {"question": 40, "statement": 40, "description": 60, "caption": 40, "rationale": 48}
+DEPTHS = tuple(range(1, MAX_DEPTH + 1))
+PANEL_PITCH_PX = 150  # from one nlvr panel to the next
 PLANT_TRIES = 4  # on one layout
 SCENE_TRIES = 30  # layouts for one pair of program and answer, so that no answer is given up for another
 
@@ -42,15 +46,28 @@ class Job:
     def palette(self) -> dict[str, tuple[str, ...]]:
         return PALETTES[self.options.style]
 
-    def depth(self) -> int:
-        return self.rng.randint(self.options.min_depth, self.options.max_depth)
+    def depth(self, depths: tuple[int, ...] = DEPTHS) -> int:
+        """One of `depths` within the range of the options; the nearest to it if none is."""
+        least, most = self.options.min_depth, self.options.max_depth
+        within = [depth for depth in depths if least <= depth <= most]
+        return self.rng.choice(within or [min(depths, key=lambda depth: abs(depth - least))])
 
-    def scene(self, least: int = 0, most: int = 10, *, shapes: bool = False) -> Scene:
+    def towers(self) -> Scene:
+        """A random nlvr scene with one tower in each panel. Raises: SaccadeError: none in 100 samples."""
+        for _ in range(100):
+            scene = sample_scene(self.array_rng, style="nlvr", num_objects=(1, len(TOWER_Y_PX)))
+            if all(item.box_px[0] % PANEL_PITCH_PX == TOWER_X_PX for item in scene.objects):
+                return scene
+        raise SaccadeError("no scene of towers in 100 samples; the nlvr sampler should make two of three")
+
+    def scene(self, least: int = 0, most: int = 10, *, shapes: bool = False, towers: bool = False) -> Scene:
         """A random scene with at least `least` and at most `most` objects where the options allow it.
 
-        With `shapes`, an nlvr scene is no scene of towers, whose blocks must stay squares.
+        With `shapes`, an nlvr scene is none of towers, whose blocks must stay squares; with `towers`, it is.
         """
         options = self.options
+        if towers:
+            return self.towers()
         if options.style == "nlvr":
             return sample_scene(
                 self.array_rng, style="nlvr", num_objects=(min(least, 5), 8) if shapes else None
@@ -71,7 +88,9 @@ def fits(text: str, kind: str) -> bool:
     return len(text.split()) <= MAX_WORDS[kind]
 
 
-def planted(job: Job, program: Call, answer, palette: dict | None = None) -> Scene | None:
+def planted(
+    job: Job, program: Call, answer, palette: dict | None = None, *, towers: bool = False
+) -> Scene | None:
     """A scene on which the program gives the answer, None if no layout tried admits it.
 
     Args:
@@ -79,13 +98,14 @@ def planted(job: Job, program: Call, answer, palette: dict | None = None) -> Sce
         program: any program; of type `object`, only that it names one object is asked for.
         answer: the value wanted; None for a program of type `object`.
         palette: values that may be planted; default: all of the style.
+        towers: the scene must be three towers of blocks.
     """
     least = (answer if type(answer) is int else 0) + depth(program)
     if program.op == "count" and not program.args[0].args:
         return job.scene(answer, answer)
     shapes = job.options.style == "nlvr" and "shape" in str(program)
     for _ in range(SCENE_TRIES):
-        layout = job.scene(least, shapes=shapes)
+        layout = job.scene(least, shapes=shapes, towers=towers)
         for _ in range(PLANT_TRIES):
             try:
                 scene = plant(layout, program, answer, palette or job.palette, job.rng)

@@ -1,7 +1,7 @@
 """Change a scene's attributes until a program gives the answer wanted.
 
 Why: a question sampled to fit a scene tells its answer (three adjectives mean a small count). Here question
-and answer are drawn first, independently, and the scene is made to fit, so the text says nothing about the answer.
+and answer are drawn first, independently, and the scene is made to fit: the text says nothing of the answer.
 
 The layout stays: objects keep their centres, and change shape, colour, size and material. Anchors ("the red
 ball left of ...") are settled from the inside out, then the answer; the caller checks the finished scene by
@@ -12,7 +12,7 @@ import math
 from dataclasses import dataclass
 from random import Random
 
-from saccade.data.scenes.execute import AXES, IllPosedError, members
+from saccade.data.scenes.execute import AXES, IllPosedError, members, walls_touched
 from saccade.data.scenes.layout import BOX_GAP, SIZE_FRACTION, Layout
 from saccade.data.scenes.program import COMPARISONS, Call
 from saccade.data.scenes.scene import Scene, SceneObject
@@ -137,6 +137,9 @@ def _recipe(draft: Draft, program: Call, scope: tuple) -> tuple[tuple, list]:
     if op in ("filter", "exclude"):
         candidates, needs = _recipe(draft, args[0], scope)
         return candidates, [*needs, (args[1], args[2], op == "filter")]
+    if op == "touching":
+        candidates, needs = _recipe(draft, args[0], scope)
+        return tuple(i for i in candidates if args[1] in walls_touched(draft.objects[i], draft)), needs
     if op == "same":
         anchor = draft.value(args[0], scope)
         value = getattr(draft.objects[anchor], args[1])
@@ -206,7 +209,7 @@ def _leave(draft: Draft, i: int, needs: list) -> None:
 def _settle(draft: Draft, program: Call, scope: tuple, size: int = 1) -> None:
     """Make every "the ..." inside the program name exactly one object, inner ones first.
 
-    The object that "left of the ..." refers to is one with at least `size` others on its left, where there is one.
+    What "left of the ..." refers to is an object with at least `size` others on its left, where there is one.
     """
     if program.op == "unique":
         _settle_anchor(draft, program, scope)

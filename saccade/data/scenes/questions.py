@@ -2,7 +2,7 @@
 
 A kind is a family of questions with one set of answers: `ANSWERS_OF[kind]`. What makes a program well-formed
 English and neither trivial nor contradictory is decided here: two sets that are compared differ in an
-attribute that both name; a colour is not asked of a red thing; "the same colour as" is not followed by a colour.
+attribute that both name; no color is asked of a red thing; "the same color as" is not followed by a color.
 """
 
 from random import Random
@@ -48,7 +48,19 @@ _QUERIES = tuple(kind for kind in ANSWERS_OF if kind.startswith("query"))
 # Kinds by depth; a tuple inside is one choice, to keep the mix of forms even.
 _KINDS = {
     1: ("count", "exist", "is", "compare_number", _QUERIES, _QUERIES),
-    2: ("count_related", "exist", "is", "compare_number", "compare_count", "compare_attribute", "logic", "all", "count_union", _QUERIES, _QUERIES),
+    2: (
+        "count_related",
+        "exist",
+        "is",
+        "compare_number",
+        "compare_count",
+        "compare_attribute",
+        "logic",
+        "all",
+        "count_union",
+        _QUERIES,
+        _QUERIES,
+    ),
     3: ("count_related", "exist", "is", "compare_count", "compare_attribute", "logic", _QUERIES, _QUERIES),
 }
 
@@ -146,7 +158,7 @@ class Phraser:
 
 
 def is_consistent(program: Call) -> bool:
-    """False if the program speaks of "the ball" and elsewhere of a ball of some sort, which there cannot be."""
+    """False if the program speaks of "the ball" and elsewhere of another ball, which there cannot be."""
     sets, sole = [], []
     stack = [(program, False)]
     while stack:

@@ -3,9 +3,9 @@
     source = Source("vqa", split="train", seed=0)
     source[7].text, source[7].answer
 
-An example is a function of (task, split, seed, style, index) and of the options, nothing else; two splits never
-share a stream. Question and answer are drawn first and the scene is made to fit (plant.py), so a text without its
-image predicts no answer. An answer is only ever what `execute` gives on the finished scene.
+An example is a function of (task, split, seed, style, index) and of the options, nothing else; two splits
+never share a stream. Question and answer are drawn first and the scene is made to fit (plant.py), so a text
+without its image predicts no answer. An answer is only ever what `execute` gives on the finished scene.
 """
 
 import zlib

@@ -1,7 +1,7 @@
 """Every word and sentence frame the scene language can say, as tables.
 
-Slots in a frame: {A:the} {A:a} {A:one} {A:many} name a set program and the form of its noun phrase; {F:...} is
-the same without its last relation, which {R:is} / {R:are} then says as a predicate; other slots are words.
+Slots in a frame: {A:the} {A:a} {A:one} {A:many} name a set program and the form of its noun phrase; {F:...}
+is the same without its last relation, which {R:is} / {R:are} then says as a predicate; other slots are words.
 The first entry of a list of synonyms is the plain one, chosen more often.
 """
 
@@ -310,7 +310,24 @@ PANEL_STATEMENTS = {
     ),
     "at_least_groups": ("at least {n} {boxes} {have} {B}.", "there are at least {n} {boxes} with {B}."),
 }
+# Said only of pictures whose panels each hold one tower of blocks.
+TOWER_STATEMENTS = {
+    "every_group": ("every tower has {B}.", "each tower has {B}.", "all towers have {B}."),
+    "some_group": (
+        "there is a tower with {B}.",
+        "there is at least one tower with {B}.",
+        "at least one tower has {B}.",
+    ),
+    "no_group": ("no tower has {B}.", "there is no tower with {B}.", "none of the towers has {B}."),
+    "exactly_groups": (
+        "exactly {n} {towers} {have} {B}.",
+        "there {be} exactly {n} {towers} with {B}.",
+    ),
+    "at_least_groups": ("at least {n} {towers} {have} {B}.", "there are at least {n} {towers} with {B}."),
+}
+TOWER_ENDS = {"top": ("at the top", "on top"), "bottom": ("at the base", "as its base", "at the bottom")}
 PANEL_BODIES = {
+    "placed": ("{A:a} {end}",),
     "exist": ("{A:a}", "at least one {A:one}"),
     "equal": ("exactly {n} {A:n}",),
     "at_least": ("at least {n} {A:many}", "{n} or more {A:many}"),
@@ -321,7 +338,7 @@ PANEL_BODIES = {
     "one_color": ("objects of only one color", "items of only one color"),
     "and": ("{B} and {C}",),
 }
-BOXES = {"one": ("box", "has", "is"), "many": ("boxes", "have", "are")}
+BOXES = {"one": ("box", "tower", "has", "is"), "many": ("boxes", "towers", "have", "are")}
 
 # Captions. {L} is a list of noun phrases; what facts() reads back, it reads by these same frames.
 CAPTIONS = {
