@@ -58,7 +58,7 @@ class Trainer:
         config: settings.
         out_dir: checkpoints and log.jsonl go there; None = nothing is written.
         resume: continue from the newest intact checkpoint in `out_dir`; False refuses a folder that has any.
-        on_save: called with the Trainer after every checkpoint, that step's weights in the model; may `use_ema`.
+        on_save: called with the Trainer after every checkpoint, its weights in the model; may `use_ema`.
     Raises: SaccadeError: the config does not fit the model, see Engine.
     """
 
