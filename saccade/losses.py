@@ -17,6 +17,16 @@ def cross_entropy(logits, targets, smoothing: float = 0.0):
     return -(1 - smoothing) * picked - smoothing * ops.mean(log_p, axis=-1)
 
 
+def binary_cross_entropy(logits, target):
+    """-target * log(sigmoid) - (1 - target) * log(1 - sigmoid), stable; target in [0, 1].
+
+    Args: logits, target: float (...).
+    Returns: float32 (...).
+    """
+    logits, target = ops.cast(logits, "float32"), ops.cast(target, "float32")
+    return ops.softplus(logits) - target * logits
+
+
 def masked_mean(values, mask):
     """Mean over the last axis where mask is True; 0 for a row without any."""
     weights = ops.cast(mask, "float32")

@@ -21,6 +21,7 @@ class Model(keras.Model):
     """
 
     Config: type
+    tasks: tuple = ()  # what the model can be asked to do, for listings
 
     def __init__(self, config, **kwargs):
         kwargs.setdefault("name", type(self).__name__.lower())
@@ -57,7 +58,12 @@ class Model(keras.Model):
             narrow = np.dtype(getattr(ml_dtypes, dtype, dtype))
             tensors = {k: t.astype(narrow) if t.dtype == np.float32 else t for k, t in tensors.items()}
         digest = save_tensors(folder / WEIGHTS, tensors, {"format": "saccade"})
-        record = {"model": type(self).__name__, "config": asdict(self.config), "weights_sha256": digest}
+        record = {
+            "model": type(self).__name__,
+            "tasks": list(self.tasks),
+            "config": asdict(self.config),
+            "weights_sha256": digest,
+        }
         (folder / CONFIG).write_text(json.dumps(record, indent=1) + "\n")
 
     @classmethod

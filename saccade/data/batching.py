@@ -7,7 +7,16 @@ import numpy as np
 
 from saccade.data.image import choose_size, letterbox
 from saccade.data.processor import Processor, stack
-from saccade.data.scenes.scene import Example
+from saccade.data.scenes.scene import (
+    COLORS,
+    MATERIALS,
+    NLVR_COLORS,
+    NLVR_SHAPES,
+    SHAPES,
+    SIZES,
+    Example,
+    Scene,
+)
 from saccade.data.text import BOS, EOS, PAD
 from saccade.errors import SaccadeError
 
@@ -96,6 +105,48 @@ class Collate:
             targets[index, : len(ids) + 1] = [*ids, EOS]
             loss_mask[index, : len(ids) + 1] = True
         return {"decoder_tokens": decoder_tokens, "targets": targets, "loss_mask": loss_mask}
+
+
+# What `CollateObjects` names of an object, in this order.
+ATTRIBUTES: dict[str, tuple[str, ...]] = {
+    "shape": SHAPES + NLVR_SHAPES,
+    "color": COLORS + tuple(color for color in NLVR_COLORS if color not in COLORS),
+    "size": SIZES,
+    "material": MATERIALS,
+}
+
+
+@dataclass(frozen=True)
+class CollateObjects:
+    """Scenes and their pictures -> what stands in each cell of a grid over the canvas.
+
+    Args:
+        processor: sizes.  cell_px: side of a cell on the canvas.  image_size: (height, width) of the canvas.
+    Call:
+        examples: B of them; text is ignored.
+    Returns: dict: images uint8 (B, H, W, 3); objects int32 (B, N, 4), row-major cells: the class of each of
+        ATTRIBUTES of the object centred there, -1 = none. Of two in one cell the nearer layer counts.
+    """
+
+    processor: Processor
+    cell_px: int
+    image_size: tuple[int, int]
+
+    def __call__(self, examples: Sequence[Example]) -> dict[str, np.ndarray]:
+        placed = [letterbox(example.image, self.image_size) for example in examples]
+        objects = [self._cells(e.scene, place) for e, (_, place) in zip(examples, placed, strict=True)]
+        return {"images": stack(canvas for canvas, _ in placed), "objects": np.stack(objects)}
+
+    def _cells(self, scene: Scene, placement) -> np.ndarray:
+        rows, columns = (side // self.cell_px for side in self.image_size)
+        cells = np.full((rows * columns, len(ATTRIBUTES)), -1, np.int32)
+        size = np.array([scene.width_px, scene.height_px] * 2)
+        for item in sorted(scene.objects, key=lambda item: item.layer):
+            x0, y0, x1, y1 = placement.to_canvas(np.array(item.box_px) / size)
+            row, column = int((y0 + y1) / 2 * rows), int((x0 + x1) / 2 * columns)
+            labels = [values.index(getattr(item, name)) for name, values in ATTRIBUTES.items()]
+            cells[min(row, rows - 1) * columns + min(column, columns - 1)] = labels
+        return cells
 
 
 def prompt(example: Example) -> str:

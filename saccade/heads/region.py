@@ -40,6 +40,35 @@ class GroundingHead(keras.layers.Layer):
         return {"boxes": ops.concatenate([center, size], axis=-1), "score_logits": raw[..., 4]}
 
 
+class ObjectHead(keras.layers.Layer):
+    """What stands where: for every vision token, is an object's centre in it, and of what kind.
+
+    Args:
+        dim: width of a vision token.
+        attributes: number of classes of each attribute (shape, color, ...).
+    Call: vision: float (B, N, D).
+    Returns: tuple of float32 logits: presence (B, N, 1), then (B, N, classes) for each attribute.
+    """
+
+    def __init__(self, dim: int, attributes: tuple, **kwargs):
+        super().__init__(**kwargs)
+        self.dim = dim
+        self.attributes = tuple(attributes)
+        self.hidden = keras.layers.Dense(dim, activation="silu", dtype=self.dtype_policy, name="hidden")
+        self.output_projection = keras.layers.Dense(1 + sum(attributes), dtype="float32", name="output")
+
+    def build(self, input_shape=None):
+        self.hidden.build((None, None, self.dim))
+        self.output_projection.build((None, None, self.dim))
+
+    def call(self, vision):
+        raw = self.output_projection(self.hidden(vision))
+        edges = [1]
+        for size in self.attributes[:-1]:
+            edges.append(edges[-1] + size)
+        return tuple(ops.split(raw, edges, axis=-1))
+
+
 def patch_centers(grid):
     """float32 (1, N, 2): (x, y) of every patch centre in [0, 1], row-major."""
     rows, columns = grid

@@ -9,7 +9,7 @@ from saccade.fusion.projection import Projection
 from saccade.fusion.resampler import FusionTokens
 from saccade.heads.classify import Classifier
 from saccade.heads.dual_encoder import DualEncoderHead
-from saccade.heads.region import GroundingHead
+from saccade.heads.region import GroundingHead, ObjectHead
 from saccade.heads.text import TextDecoder
 from saccade.layers.blocks import CrossModalBlock, EncoderBlock
 from saccade.layers.embeddings import TokenEmbedding
@@ -33,6 +33,7 @@ class VLMHRMConfig:
     text_depth: contextual blocks of the text tower; 0 = embeddings only.
     shuffle: pixel-shuffle factor between tower and core.  fusion_tokens: F.
     decoder_depth: blocks of the writer, which shares the text embedding.  embedding_dim: width of the retrieval space.
+    attributes: classes of each attribute that the vision tokens name on the way (shape, color, ...); () = none.
     q_learning: a second halting output, q_continue.
     """
 
@@ -55,6 +56,7 @@ class VLMHRMConfig:
     fusion_tokens: int = 8
     decoder_depth: int = 2
     embedding_dim: int = 128
+    attributes: tuple = ()
     q_learning: bool = False
     remat: bool = False
 
@@ -64,7 +66,7 @@ class VLMHRMConfig:
         tower = ViTConfig(
             **{**vision, "image_size": tuple(vision["image_size"]), "stem": tuple(vision["stem"])}
         )
-        return cls(**{**record, "vision": tower})
+        return cls(**{**record, "vision": tower, "attributes": tuple(record["attributes"])})
 
 
 PRESETS = {
@@ -108,13 +110,14 @@ class VLMHRM(Model):
         carry, outputs = model.step(carry, x, mask, layout) # again, until carry["halted"]
         answer  = model.heads["vqa"](outputs["task"])
 
-    Call: batch: dict of `images` float32 (B, H, W, 3) in [0, 1]; `tokens` int32 (B, T); `padding_mask` bool
+    Call: batch: dict of `images` float32 (B, H, W, 3) in [0, 1] (or uint8); `tokens` int32 (B, T); `padding_mask` bool
         (B, T), True = keep; `task` int32 (B,), index into TASKS.
     Returns: dict of one reasoning step: see `step`, plus `answer_logits` float32 (B, num_answers).
     Source: design of Saccade (VLM-HRM); recursion from TRM, arXiv:2510.04871, and HRM, arXiv:2506.21734.
     """
 
     Config = VLMHRMConfig
+    tasks = ("vqa", "statement", "caption", "rationale", "ground", "match", "retrieve")
 
     def __init__(self, config: VLMHRMConfig, **kwargs):
         super().__init__(config, **kwargs)
@@ -145,6 +148,8 @@ class VLMHRM(Model):
             ),
             "retrieve": DualEncoderHead(c.dim, c.embedding_dim, dtype=policy, name="retrieve"),
         }
+        if c.attributes:
+            self.heads["objects"] = ObjectHead(c.dim, c.attributes, dtype=policy, name="objects")
         self.build()
 
     def _net(self, name: str) -> BlockStack:
@@ -180,9 +185,9 @@ class VLMHRM(Model):
         return Layout((rows // self.config.shuffle, columns // self.config.shuffle), text_length)
 
     def encode_images(self, images):
-        """float (B, H, W, 3) -> vision tokens float (B, N, D)."""
+        """float (B, H, W, 3) in [0, 1], or bytes uint8 in 0..255 -> vision tokens float (B, N, D)."""
         grid = self.config.vision.grid(images.shape[1:3])
-        return rms(self.projection(self.vision(images), grid=grid))
+        return rms(self.projection(self.vision(to_unit(images)), grid=grid))
 
     def encode_text(self, tokens, padding_mask):
         """int32 (B, T) -> text tokens float (B, T, D), contextual when text_depth > 0."""
@@ -251,6 +256,24 @@ class VLMHRM(Model):
         layout = self.layout(batch["images"].shape[1:3], batch["tokens"].shape[1])
         _, outputs = self.step(self.initial_carry(x), x, mask, layout)
         return {**outputs, "answer_logits": self.heads["vqa"](outputs["task"])}
+
+
+def to_unit(images):
+    """uint8 pixels (0..255) to float32 in [0, 1]; float images pass. Batches travel to the device as bytes."""
+    if keras.backend.standardize_dtype(images.dtype) != "uint8":
+        return images
+    return ops.cast(images, "float32") / 255.0
+
+
+def encode_for(model: VLMHRM, batch: dict, task: str):
+    """Encode a batch whose rows all belong to one of TASKS.
+
+    Returns: x, padding_mask (see `VLMHRM.encode`), and the batch's layout.
+    """
+    rows, length = ops.shape(batch["tokens"])[0], batch["tokens"].shape[1]
+    ids = ops.full((rows,), TASKS.index(task), dtype="int32")
+    x, mask = model.encode({**batch, "task": ids})
+    return x, mask, model.layout(batch["images"].shape[1:3], length)
 
 
 def preset(name: str, **changes) -> VLMHRMConfig:

@@ -3,6 +3,8 @@
 import keras
 from keras import ops
 
+from saccade.losses import binary_cross_entropy
+
 
 def should_halt(q_halt, steps, max_steps: int, threshold: float = 0.0, min_steps=None):
     """Stop when the model believes its answer is right, or time is up.
@@ -41,9 +43,7 @@ def halting_loss(q_halt, correct):
         correct: float (B,), 1 when the answer of this step is right (a share in [0, 1] is allowed).
     Returns: float32 (B,).
     """
-    logits = ops.cast(q_halt, "float32")
-    target = ops.stop_gradient(ops.cast(correct, "float32"))
-    return ops.softplus(logits) - target * logits
+    return binary_cross_entropy(q_halt, ops.stop_gradient(ops.cast(correct, "float32")))
 
 
 def q_continue_target(next_q_halt, next_q_continue, last_step):

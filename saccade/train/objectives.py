@@ -102,6 +102,34 @@ class Contrastive:
 
 
 @dataclass(frozen=True)
+class Perceive:
+    """Name what each vision token sees, before any reasoning: dense supervision for a tower trained from scratch.
+
+    batch: `images`; `objects` int32 (B, N, attributes), class of the object centred in each token, -1 = none.
+    """
+
+    def initial_carry(self, model, batch) -> dict:
+        return {}
+
+    def __call__(self, model, carry, batch, seed):
+        labels = batch["objects"]
+        presence, *attributes = model.heads["objects"](model.encode_images(batch["images"]))
+        present = labels[..., 0] >= 0
+        found = losses.binary_cross_entropy(presence[..., 0], ops.cast(present, "float32"))
+        total = ops.mean(found) * 4  # few tokens hold an object
+        right = present
+        for i, logits in enumerate(attributes):
+            target = ops.maximum(labels[..., i], 0)
+            rows = losses.masked_mean(losses.cross_entropy(logits, target), present)
+            total = total + ops.mean(rows)
+            hit = ops.equal(ops.cast(ops.argmax(logits, axis=-1), "int32"), target)
+            right = ops.logical_and(right, hit)
+        count = ops.sum(ops.cast(present, "float32"))
+        metrics = {"all_attributes": (ops.sum(ops.cast(right, "float32")), count)}
+        return total, carry, metrics, ops.convert_to_tensor(labels.shape[0], dtype="int32")
+
+
+@dataclass(frozen=True)
 class Answer:
     """Pick one of a fixed set: `vqa`, `statement`, `match`. data: `answer` int32 (B,)."""
 

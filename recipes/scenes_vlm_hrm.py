@@ -1,0 +1,168 @@
+"""The bundled model: a VLM-HRM on the scene world, every task at once, on one GPU.
+
+    saccade train recipes/scenes_vlm_hrm.py --out runs/scenes
+    saccade train recipes/scenes_vlm_hrm.py --smoke
+
+Writes out/model (the moving average of the weights, in bfloat16) at every checkpoint.
+"""
+
+from pathlib import Path
+
+import keras
+from pydantic import BaseModel, ConfigDict
+
+from saccade import backend
+from saccade.data.batching import ATTRIBUTES, Collate, CollateObjects
+from saccade.data.processor import Processor, ProcessorConfig
+from saccade.data.scenes import ANSWERS, Source, lexicon
+from saccade.data.scenes.pictures import Pictures
+from saccade.data.text import Tokenizer
+from saccade.models.vlm_hrm import VLMHRM, preset
+from saccade.pipeline import Pipeline
+from saccade.train.config import TrainConfig
+from saccade.train.objectives import Answer, AnswerAndExplain, Contrastive, Ground, Perceive, Recursive, Write
+from saccade.train.stream import Stream
+from saccade.train.trainer import Trainer
+
+SQUARE, WIDE = (128, 128), (64, 256)
+
+
+class Task(BaseModel):
+    """One stream: its rows per step, the weight of its loss, the processes that draw it, its text length."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    batch: int
+    weight: float = 1.0
+    workers: int = 1
+    text_length: int = 56
+
+
+class Config(BaseModel):
+    """Everything that can be overridden."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    preset: str = "vlm_hrm_small"
+    precision: str = "mixed_bfloat16"
+    vocab_size: int = 1024
+    target_length: int = 64
+    seed: int = 1
+    init: str | None = None  # a model directory to start from
+    workers: bool = True  # False: draw examples in threads of this process
+    tasks: dict[str, Task] = {
+        "vqa": Task(batch=384, workers=4),
+        "rationale": Task(batch=96, workers=1),
+        "statement": Task(batch=160, workers=2),
+        "panels": Task(batch=96, weight=0.5),
+        "ground": Task(batch=128),
+        "caption": Task(batch=96, text_length=16),
+        "match": Task(batch=160, workers=2, text_length=80),
+        "retrieve": Task(batch=128, weight=0.5, workers=1, text_length=80),
+        "perceive": Task(batch=128),
+    }
+    train: TrainConfig = TrainConfig(
+        steps=20_000,
+        learning_rate=1e-3,
+        warmup_steps=500,
+        min_ratio=0.02,
+        weight_decay=0.05,
+        clip_norm=1.0,
+        ema_decay=0.999,
+        log_every=200,
+        save_every=2_000,
+    )
+
+
+SMOKE = {
+    "preset": "vlm_hrm_nano",
+    "precision": "float32",
+    "workers": False,
+    "tasks": {
+        "rationale": {"batch": 4},
+        "panels": {"batch": 4},
+        "ground": {"batch": 4},
+        "retrieve": {"batch": 4, "text_length": 80},
+        "perceive": {"batch": 4},
+    },
+    "train.steps": 3,
+    "train.log_every": 1,
+    "train.save_every": 3,
+    "train.warmup_steps": 1,
+}
+
+
+def make_processor(config: Config) -> Processor:
+    """The tokenizer is trained on the scene world's own language."""
+    texts = []
+    for task in ("vqa", "statement", "ground", "caption", "rationale", "match"):
+        source = Source(task, seed=config.seed)
+        texts += [text for i in range(400) for text in (source[i].text, source[i].target)]
+    panels = Source("statement", style="nlvr", seed=config.seed)
+    # Every word often enough to become one token.
+    texts += [panels[i].text for i in range(400)] + [" ".join(lexicon())] * 50
+    processor = ProcessorConfig(
+        image_sizes=(SQUARE, WIDE),
+        answers=ANSWERS,
+        max_length=96,
+        target_length=config.target_length,
+        lexicon=lexicon(),
+    )
+    return Processor(Tokenizer.train(texts, config.vocab_size), processor)
+
+
+def make_model(config: Config, processor: Processor) -> VLMHRM:
+    """A fresh model of the preset, or the one in `init` (weights only)."""
+    if config.init:
+        return VLMHRM.load(config.init, dtype=config.precision)
+    backend.seed_everything(config.seed)
+    architecture = preset(
+        config.preset,
+        vocab_size=processor.tokenizer.vocab_size,
+        num_answers=len(processor.config.answers),
+        attributes=tuple(len(values) for values in ATTRIBUTES.values()),
+        max_length=processor.config.max_length,
+    )
+    return VLMHRM(architecture, dtype=keras.DTypePolicy(config.precision))
+
+
+OBJECTIVES = {
+    "vqa": Recursive(Answer("vqa")),
+    "rationale": Recursive(AnswerAndExplain()),
+    "statement": Recursive(Answer("statement")),
+    "panels": Recursive(Answer("statement")),
+    "ground": Recursive(Ground()),
+    "caption": Recursive(Write()),
+    "match": Recursive(Answer("match")),
+    "retrieve": Contrastive(),
+    "perceive": Perceive(),
+}
+
+
+def make_stream(name: str, task: Task, config: Config, processor: Processor, model: VLMHRM) -> Stream:
+    """The examples of one task; "panels" are statements about NLVR-style images, on the wide canvas."""
+    workers = task.workers if config.workers else 0
+    shape = WIDE if name == "panels" else SQUARE
+    if name == "perceive":
+        source = Pictures(seed=config.seed)
+        cell = model.config.vision.patch_size * model.config.shuffle
+        collate = CollateObjects(processor, cell, shape)
+    else:
+        kind = "statement" if name == "panels" else name
+        source = Source(kind, seed=config.seed, style="nlvr" if name == "panels" else "world")
+        collate = Collate(processor, kind, text_length=task.text_length, image_size=shape)
+    return Stream(source, collate, OBJECTIVES[name], task.batch, task.weight, workers, shuffle=False)
+
+
+def recipe(config: Config, out_dir: Path | None) -> Trainer:
+    processor = Processor.load(config.init) if config.init else make_processor(config)
+    model = make_model(config, processor)
+    streams = {
+        name: make_stream(name, task, config, processor, model) for name, task in config.tasks.items()
+    }
+
+    def export(trainer: Trainer) -> None:
+        trainer.use_ema()
+        Pipeline(trainer.model, processor).save(out_dir / "model", dtype="bfloat16")
+
+    return Trainer(model, streams, config.train, out_dir, on_save=export)

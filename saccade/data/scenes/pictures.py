@@ -1,0 +1,35 @@
+"""Scenes without language: for what needs to know only what stands where."""
+
+import numpy as np
+
+from saccade.data.scenes.render import render
+from saccade.data.scenes.sample import sample_scene
+from saccade.data.scenes.scene import Example
+from saccade.errors import SaccadeError
+
+
+class Pictures:
+    """Random access to 2**31 - 1 rendered scenes of one style; each a function of (split, seed, style, index).
+
+    Args:
+        split: "train", "val" or "test".  seed: from 0.  style: "world" or "nlvr".
+    Raises: SaccadeError: an unknown split or style (lists the valid ones).
+    """
+
+    SPLITS = ("train", "val", "test")
+    STYLES = ("world", "nlvr")
+
+    def __init__(self, *, split: str = "train", seed: int = 0, style: str = "world"):
+        for name, valid in ((split, self.SPLITS), (style, self.STYLES)):
+            if name not in valid:
+                raise SaccadeError(f"unknown name {name!r}: use one of {', '.join(valid)}")
+        self.style = style
+        self._key = (0x9C7, self.SPLITS.index(split), self.STYLES.index(style), seed)
+
+    def __len__(self) -> int:
+        return 2**31 - 1
+
+    def __getitem__(self, index: int) -> Example:
+        rng = np.random.default_rng(np.random.SeedSequence((*self._key, int(index))))
+        scene = sample_scene(rng, style=self.style)
+        return Example(task="perceive", image=render(scene), scene=scene)

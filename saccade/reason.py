@@ -1,0 +1,190 @@
+"""Compiled reasoning over batches: until halted, or every step with what it saw. The pipeline and `evaluate` call this."""
+
+import keras
+import numpy as np
+from keras import ops
+
+from saccade import backend
+from saccade.generate import generate
+from saccade.heads.region import best_box
+from saccade.models.vlm_hrm import encode_for
+from saccade.recursion.scheduler import run_fixed, run_slots, run_until_halted
+
+_INPUTS = ("images", "tokens", "padding_mask")
+
+
+def readout(model, task: str, layout):
+    """What a task wants to know of a step's outputs: outputs -> dict of tensors (B, ...).
+
+    answers: `probabilities` (B, K).  ground: `box` (B, 4) xyxy of the canvas, `confidence` (B,).
+    Writing tasks: `hidden` (B, S, D).  All: `q_halt` (B,).
+    """
+
+    def read(outputs):
+        result = {"q_halt": outputs["q_halt"]}
+        if task == "ground":
+            head = model.heads["ground"](outputs["hidden"][:, layout.vision], grid=layout.grid)
+            result["box"], result["confidence"] = best_box(head)
+        elif task == "caption":
+            result["hidden"] = outputs["hidden"]
+        else:
+            result["probabilities"] = ops.softmax(model.heads[task](outputs["task"]), axis=-1)
+        return result
+
+    return read
+
+
+class Reasoner:
+    """A VLM-HRM's reasoning as compiled calls; each (task, shape) compiles once.
+
+    Batches are dicts of NumPy arrays as `Processor` or `Collate` make them; results are NumPy arrays.
+
+    Args:
+        model: a built VLMHRM.
+    """
+
+    def __init__(self, model):
+        self.model = model
+        self._compiled: dict = {}
+
+    def _call(self, key, function, batch, *args):
+        if key not in self._compiled:
+            self._compiled[key] = backend.compiled(function, self.model)
+        result = self._compiled[key]({name: batch[name] for name in _INPUTS}, *args)
+        return keras.tree.map_structure(lambda t: np.asarray(ops.convert_to_numpy(t)), result)
+
+    def _limits(self, threshold, max_steps):
+        config = self.model.config
+        threshold = config.halt_threshold if threshold is None else threshold
+        max_steps = config.halt_max_steps if max_steps is None else max_steps
+        return np.float32(threshold), np.int32(max_steps)
+
+    def run(self, batch: dict, task: str, threshold=None, max_steps=None) -> dict:
+        """Reason until every row has halted.
+
+        Args:
+            task: one of TASKS.  threshold, max_steps: of halting; None = the model's.
+        Returns: what `readout` names, at each row's own halting step, and `steps` int32 (B,). Task "caption" gives
+            `tokens` int32 (B, L) and `log_probability` (B,) instead of the hidden states.
+        """
+
+        def function(batch, threshold, max_steps):
+            result, steps = self._until_halted(batch, task, threshold, max_steps)
+            if task == "caption":
+                result |= self._write(result.pop("hidden"))
+            return {**result, "steps": steps}
+
+        return self._call(("run", task), function, batch, *self._limits(threshold, max_steps))
+
+    def _until_halted(self, batch, task, threshold, max_steps):
+        x, mask, layout = encode_for(self.model, batch, task)
+
+        def step(carry):
+            return self.model.step(carry, x, mask, layout, threshold, max_steps)
+
+        return run_until_halted(step, self.model.initial_carry(x), readout(self.model, task, layout))
+
+    def _write(self, hidden):
+        decoder = self.model.heads["write"]
+        everything = ops.ones(ops.shape(hidden)[:2], dtype="bool")
+        tokens, score = generate(decoder, hidden, everything, self.model.config.max_length)
+        return {"tokens": tokens, "log_probability": score}
+
+    def trace(self, batch: dict, task: str) -> dict:
+        """Take every step of every row and keep them all: nothing halts.
+
+        Returns: what `readout` names, and `attention` float32 (K, B, rows, columns): what the task token looked at;
+            the first axis is the step.
+        """
+
+        def function(batch):
+            x, mask, layout = encode_for(self.model, batch, task)
+            read = readout(self.model, task, layout)
+
+            def body(carry, _):
+                carry, outputs = self.model.step(carry, x, mask, layout, return_scores=True)
+                looked = ops.mean(outputs["scores"][:, :, 0, layout.vision], axis=1)
+                attention = ops.reshape(looked, (-1, *layout.grid))
+                return carry, {**read(outputs), "attention": attention}
+
+            carry = self.model.initial_carry(x)
+            return ops.scan(body, carry, length=self.model.config.halt_max_steps)[1]
+
+        return self._call(("trace", task), function, batch)
+
+    def explain(self, batch: dict, threshold=None, max_steps=None) -> dict:
+        """The rationale of a `vqa` answer, written from the states in which the rows halted.
+
+        Returns: `tokens` int32 (B, L), `log_probability` float32 (B,).
+        """
+
+        def function(batch, threshold, max_steps):
+            x, mask, layout = encode_for(self.model, batch, "vqa")
+
+            def step(carry):
+                return self.model.step(carry, x, mask, layout, threshold, max_steps)
+
+            read = lambda outputs: outputs["hidden"]  # noqa: E731
+            hidden, _ = run_until_halted(step, self.model.initial_carry(x), read)
+            return self._write(hidden)
+
+        return self._call(("explain",), function, batch, *self._limits(threshold, max_steps))
+
+    def embed(self, batch: dict) -> dict:
+        """Unit vectors for retrieval: `images` and `texts`, each float32 (B, E)."""
+
+        def function(batch):
+            head = self.model.heads["retrieve"]
+            text = self.model.encode_text(batch["tokens"], batch["padding_mask"])
+            return {
+                "images": head(self.model.encode_images(batch["images"]), side="image"),
+                "texts": head(text, batch["padding_mask"], side="text"),
+            }
+
+        return self._call(("embed",), function, batch)
+
+    def sweep(self, batch: dict, task: str, num_slots: int, fixed: bool = False, threshold=None) -> dict:
+        """Work through N examples with num_slots slots on the device, in one compiled call.
+
+        Args:
+            batch: N rows.  num_slots: rows that reason at once; must divide N.
+            fixed: run every row for all steps, batch after batch, as the published TRM and HRM do, instead of
+                refilling the slots of halted rows.
+        Returns: as `run`.
+        """
+
+        def function(batch, threshold, max_steps):
+            chunks = keras.tree.map_structure(
+                lambda t: ops.reshape(t, (-1, num_slots, *t.shape[1:])), batch
+            )
+            first = keras.tree.map_structure(lambda t: t[0], chunks)
+            layout = self.model.layout(first["images"].shape[1:3], first["tokens"].shape[1])
+            read = readout(self.model, task, layout)
+
+            def step(carry, x, mask):
+                return self.model.step(carry, x, mask, layout, threshold, max_steps)
+
+            def encode(chunk):
+                return encode_for(self.model, chunk, task)[:2]
+
+            if fixed:
+
+                def work(chunk):
+                    x, mask = encode(chunk)
+                    steps = self.model.config.halt_max_steps
+                    carry = self.model.initial_carry(x)
+                    return run_fixed(lambda carry: step(carry, x, mask), carry, read, steps)
+
+                result, steps = ops.map(work, chunks)
+                result, steps = keras.tree.map_structure(_merge, (result, steps))
+            else:
+                x, mask = keras.tree.map_structure(_merge, ops.map(encode, chunks))
+                result, steps = run_slots(step, self.model.initial_carry, x, mask, read, num_slots)
+            return {**result, "steps": steps}
+
+        key = ("sweep", task, num_slots, fixed)
+        return self._call(key, function, batch, *self._limits(threshold, None))
+
+
+def _merge(t):
+    return ops.reshape(t, (-1, *t.shape[2:]))
