@@ -25,8 +25,8 @@ def draw_statement(rng: Random, depth: int, palette: dict) -> tuple[str, Call, d
 def draw_panel_statement(rng: Random, depth: int, palette: dict) -> tuple[str, Call, dict]:
     """(kind, bool program, palette to plant with) for an nlvr scene.
 
-    Depth 1 speaks of the whole picture, 2 of its boxes or towers (kind "tower_..."), 3 joins two such facts or
-    names a tower's top or base; 4 and 5 do both.
+    Depth 1 speaks of the whole picture, 2 of its boxes or towers (kind "tower_..."), 3 joins two such facts
+    or names a tower's top or base; 4 and 5 do both.
     """
     colors = {"color": palette["color"]}
     palette = colors | {"shape": palette["shape"]}
