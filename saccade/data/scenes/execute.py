@@ -38,7 +38,7 @@ def execute(program: Call, scene: Scene):
         program: any program.
         scene: a Scene (anything with its fields serves).
     Returns: see the module's first lines.
-    Raises: IllPosedError: `unique` of a set without exactly one member, or a tie for the place `nth` asks for.
+    Raises: IllPosedError: `unique` of a set without exactly one member, or a tie for the place `nth` wants.
     """
     return _Run(scene).value(program, tuple(range(len(scene.objects))))
 
