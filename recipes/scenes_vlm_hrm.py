@@ -35,7 +35,7 @@ class Task(BaseModel):
     batch: int
     weight: float = 1.0
     workers: int = 1
-    text_length: int = 56
+    text_length: int = 64
 
 
 class Config(BaseModel):
@@ -49,20 +49,21 @@ class Config(BaseModel):
     target_length: int = 64
     seed: int = 1
     init: str | None = None  # a model directory to start from
+    max_depth: int = 5  # of the programs drawn: start at 3, then resume at 5 (a curriculum of two stages)
     workers: bool = True  # False: draw examples in threads of this process
     tasks: dict[str, Task] = {
-        "vqa": Task(batch=384, workers=4),
-        "rationale": Task(batch=96, workers=1),
-        "statement": Task(batch=160, workers=2),
-        "panels": Task(batch=96, weight=0.5),
+        "vqa": Task(batch=384, weight=2.0, workers=4),
+        "rationale": Task(batch=96),
+        "statement": Task(batch=160, weight=1.5, workers=2),
         "ground": Task(batch=128),
-        "caption": Task(batch=96, text_length=16),
-        "match": Task(batch=160, workers=2, text_length=80),
-        "retrieve": Task(batch=128, weight=0.5, workers=1, text_length=80),
+        "caption": Task(batch=96),
+        "match": Task(batch=160, workers=2),
+        "panels": Task(batch=96, weight=0.5),
+        "retrieve": Task(batch=96, weight=0.5, workers=2),
         "perceive": Task(batch=128),
     }
     train: TrainConfig = TrainConfig(
-        steps=20_000,
+        steps=12_000,
         learning_rate=1e-3,
         warmup_steps=500,
         min_ratio=0.02,
@@ -70,7 +71,7 @@ class Config(BaseModel):
         clip_norm=1.0,
         ema_decay=0.999,
         log_every=200,
-        save_every=2_000,
+        save_every=1_000,
     )
 
 
@@ -82,7 +83,7 @@ SMOKE = {
         "rationale": {"batch": 4},
         "panels": {"batch": 4},
         "ground": {"batch": 4},
-        "retrieve": {"batch": 4, "text_length": 80},
+        "retrieve": {"batch": 4},
         "perceive": {"batch": 4},
     },
     "train.steps": 3,
@@ -126,14 +127,15 @@ def make_model(config: Config, processor: Processor) -> VLMHRM:
     return VLMHRM(architecture, dtype=keras.DTypePolicy(config.precision))
 
 
+# Rows of one group go through the model together, so their images and texts have one shape.
 OBJECTIVES = {
-    "vqa": Recursive(Answer("vqa")),
-    "rationale": Recursive(AnswerAndExplain()),
-    "statement": Recursive(Answer("statement")),
+    "vqa": Recursive(Answer("vqa"), group="square"),
+    "rationale": Recursive(AnswerAndExplain(), group="square"),
+    "statement": Recursive(Answer("statement"), group="square"),
+    "ground": Recursive(Ground(), group="square"),
+    "caption": Recursive(Write(), group="square"),
+    "match": Recursive(Answer("match"), group="square"),
     "panels": Recursive(Answer("statement")),
-    "ground": Recursive(Ground()),
-    "caption": Recursive(Write()),
-    "match": Recursive(Answer("match")),
     "retrieve": Contrastive(),
     "perceive": Perceive(),
 }
@@ -149,7 +151,8 @@ def make_stream(name: str, task: Task, config: Config, processor: Processor, mod
         collate = CollateObjects(processor, cell, shape)
     else:
         kind = "statement" if name == "panels" else name
-        source = Source(kind, seed=config.seed, style="nlvr" if name == "panels" else "world")
+        style = "nlvr" if name == "panels" else "world"
+        source = Source(kind, seed=config.seed, style=style, max_depth=config.max_depth)
         collate = Collate(processor, kind, text_length=task.text_length, image_size=shape)
     return Stream(source, collate, OBJECTIVES[name], task.batch, task.weight, workers, shuffle=False)
 

@@ -7,7 +7,7 @@ from keras import ops
 from saccade import backend
 from saccade.generate import generate
 from saccade.heads.region import best_box
-from saccade.models.vlm_hrm import encode_for
+from saccade.models.vlm_hrm import for_task
 from saccade.recursion.scheduler import run_fixed, run_slots, run_until_halted
 
 _INPUTS = ("images", "tokens", "padding_mask")
@@ -59,6 +59,10 @@ class Reasoner:
         max_steps = config.halt_max_steps if max_steps is None else max_steps
         return np.float32(threshold), np.int32(max_steps)
 
+    def _encode(self, batch, task):
+        batch = for_task(batch, task)
+        return *self.model.encode(batch), self.model.layout(batch)
+
     def run(self, batch: dict, task: str, threshold=None, max_steps=None) -> dict:
         """Reason until every row has halted.
 
@@ -77,7 +81,7 @@ class Reasoner:
         return self._call(("run", task), function, batch, *self._limits(threshold, max_steps))
 
     def _until_halted(self, batch, task, threshold, max_steps):
-        x, mask, layout = encode_for(self.model, batch, task)
+        x, mask, layout = self._encode(batch, task)
 
         def step(carry):
             return self.model.step(carry, x, mask, layout, threshold, max_steps)
@@ -98,7 +102,7 @@ class Reasoner:
         """
 
         def function(batch):
-            x, mask, layout = encode_for(self.model, batch, task)
+            x, mask, layout = self._encode(batch, task)
             read = readout(self.model, task, layout)
 
             def body(carry, _):
@@ -119,7 +123,7 @@ class Reasoner:
         """
 
         def function(batch, threshold, max_steps):
-            x, mask, layout = encode_for(self.model, batch, "vqa")
+            x, mask, layout = self._encode(batch, "vqa")
 
             def step(carry):
                 return self.model.step(carry, x, mask, layout, threshold, max_steps)
@@ -158,14 +162,14 @@ class Reasoner:
                 lambda t: ops.reshape(t, (-1, num_slots, *t.shape[1:])), batch
             )
             first = keras.tree.map_structure(lambda t: t[0], chunks)
-            layout = self.model.layout(first["images"].shape[1:3], first["tokens"].shape[1])
+            layout = self.model.layout(first)
             read = readout(self.model, task, layout)
 
             def step(carry, x, mask):
                 return self.model.step(carry, x, mask, layout, threshold, max_steps)
 
             def encode(chunk):
-                return encode_for(self.model, chunk, task)[:2]
+                return self._encode(chunk, task)[:2]
 
             if fixed:
 

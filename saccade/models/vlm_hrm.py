@@ -53,7 +53,7 @@ class VLMHRMConfig:
     text_depth: int = 1
     max_length: int = 96
     shuffle: int = 2
-    fusion_tokens: int = 8
+    fusion_tokens: int = 7  # 1 + 64 + 64 + 7 = 136: a multiple of 8
     decoder_depth: int = 2
     embedding_dim: int = 128
     attributes: tuple = ()
@@ -179,10 +179,11 @@ class VLMHRM(Model):
         self.initial_l = self.add_weight((dim,), normal, trainable=False, name="initial_l")
         self.built = True
 
-    def layout(self, image_size, text_length: int) -> Layout:
-        """The layout of a batch of images (height, width) and texts of text_length tokens."""
-        rows, columns = self.config.vision.grid(image_size)
-        return Layout((rows // self.config.shuffle, columns // self.config.shuffle), text_length)
+    def layout(self, batch) -> Layout:
+        """The layout that `encode` gives a batch: it depends on the shapes of images and tokens only."""
+        rows, columns = self.config.vision.grid(batch["images"].shape[1:3])
+        shuffle = self.config.shuffle
+        return Layout((rows // shuffle, columns // shuffle), batch["tokens"].shape[1])
 
     def encode_images(self, images):
         """float (B, H, W, 3) in [0, 1], or bytes uint8 in 0..255 -> vision tokens float (B, N, D)."""
@@ -253,8 +254,7 @@ class VLMHRM(Model):
 
     def call(self, batch):
         x, mask = self.encode(batch)
-        layout = self.layout(batch["images"].shape[1:3], batch["tokens"].shape[1])
-        _, outputs = self.step(self.initial_carry(x), x, mask, layout)
+        _, outputs = self.step(self.initial_carry(x), x, mask, self.layout(batch))
         return {**outputs, "answer_logits": self.heads["vqa"](outputs["task"])}
 
 
@@ -265,15 +265,10 @@ def to_unit(images):
     return ops.cast(images, "float32") / 255.0
 
 
-def encode_for(model: VLMHRM, batch: dict, task: str):
-    """Encode a batch whose rows all belong to one of TASKS.
-
-    Returns: x, padding_mask (see `VLMHRM.encode`), and the batch's layout.
-    """
-    rows, length = ops.shape(batch["tokens"])[0], batch["tokens"].shape[1]
-    ids = ops.full((rows,), TASKS.index(task), dtype="int32")
-    x, mask = model.encode({**batch, "task": ids})
-    return x, mask, model.layout(batch["images"].shape[1:3], length)
+def for_task(batch: dict, task: str) -> dict:
+    """What `VLMHRM.encode` reads of a batch whose rows all belong to one of TASKS."""
+    ids = ops.full((batch["tokens"].shape[0],), TASKS.index(task), dtype="int32")
+    return {**{name: batch[name] for name in ("images", "tokens", "padding_mask")}, "task": ids}
 
 
 def preset(name: str, **changes) -> VLMHRMConfig:

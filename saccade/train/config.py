@@ -40,6 +40,7 @@ class TrainConfig(BaseModel):
             something, and no variable may be picked twice.
         ema_decay: keep an exponential moving average of the trained weights; None = none.
         log_every, save_every: in steps. keep: newest checkpoints kept.
+        time_limit_s: stop cleanly, with a checkpoint, after so many seconds of this process; None = no limit.
         profile: write a JAX profile of steps 10 to 15 to out_dir/profile.
         tensorboard: also write TensorBoard events to out_dir/tensorboard.
     """
@@ -61,6 +62,7 @@ class TrainConfig(BaseModel):
     log_every: int = Field(50, ge=1)
     save_every: int = Field(1000, ge=1)
     keep: int = Field(2, ge=1)
+    time_limit_s: float | None = Field(None, gt=0)
     seed: int = 0
     profile: bool = False
     tensorboard: bool = False

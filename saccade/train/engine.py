@@ -37,6 +37,7 @@ class Engine:
         self.trained = [v for group in self.groups if group.optimizer for v in group.variables]
         trained = {id(v) for v in self.trained}
         self.others = [v for v in model.variables if id(v) not in trained]
+        self.together = _groups(self.streams)
         self.seed = keras.random.SeedGenerator(config.seed)
         self._push = backend.jit(queue.push, donate=True)
         self._step = backend.jit(self._pure_step, donate=True, static=("update",))
@@ -107,11 +108,11 @@ class Engine:
         ]
         carries, consumed, metrics, total = {}, [], {}, 0.0
         with keras.StatelessScope(state_mapping=mapping) as scope:
+            results: dict = {}
+            for names in self.together:
+                results |= self._objectives(names, state)
             for name, stream in self.streams.items():
-                batch = queue.peek(state["queues"][name], stream.batch_size)
-                loss, carries[name], values, taken = stream.objective(
-                    self.model, state["carries"][name], batch, self.seed
-                )
+                loss, carries[name], values, taken = results[name]
                 loss = ops.cast(loss, "float32")
                 total = total + stream.weight * loss
                 consumed.append(ops.cast(taken, "int32"))
@@ -121,6 +122,18 @@ class Engine:
             seed = _current(scope, self.seed.state)
         metrics["loss"] = _total_and_weight(total)
         return total, (carries, ops.stack(consumed), metrics, others, seed)
+
+    def _objectives(self, names: list[str], state: dict) -> dict:
+        """name -> (loss, carry, metrics, consumed) of streams that are computed together."""
+        objectives = {name: self.streams[name].objective for name in names}
+        batches = {
+            name: queue.peek(state["queues"][name], self.streams[name].batch_size) for name in names
+        }
+        carries = {name: state["carries"][name] for name in names}
+        first = objectives[names[0]]
+        if len(names) > 1:
+            return first.together(self.model, objectives, carries, batches, self.seed)
+        return {names[0]: first(self.model, carries[names[0]], batches[names[0]], self.seed)}
 
     def _loss_only(self, state: dict):
         metrics = self._loss(state["trained"], state)[1][2]
@@ -163,6 +176,15 @@ class Engine:
 def _current(scope, variable):
     value = scope.get_current_value(variable)
     return variable.value if value is None else value
+
+
+def _groups(streams: Mapping[str, Stream]) -> list[list[str]]:
+    """Names of streams whose objectives say the same non-empty `group`, in order; all others stand alone."""
+    groups: dict = {}
+    for name, stream in streams.items():
+        group = getattr(stream.objective, "group", "")
+        groups.setdefault(group or (name,), []).append(name)
+    return list(groups.values())
 
 
 def _total_and_weight(value):

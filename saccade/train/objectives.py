@@ -1,7 +1,9 @@
 """What is learnt: tasks say what is right, objectives turn them into one training step.
 
 An objective is called as objective(model, carry, batch, seed) -> (loss, carry, metrics, consumed), see
-`saccade.train.engine`. `Recursive` works for every model with encode / initial_carry / step.
+`saccade.train.engine`. Objectives of one `group` are computed together: their rows share one pass through the
+model, which compiles once and fills the device better. `Recursive` works for every model with encode / layout /
+initial_carry / step.
 """
 
 from dataclasses import dataclass
@@ -11,7 +13,7 @@ from keras import ops
 
 from saccade import losses
 from saccade.heads.region import best_box, containing_patch
-from saccade.models.vlm_hrm import encode_for
+from saccade.models.vlm_hrm import for_task
 from saccade.recursion.halting import explore_min_steps, halting_loss, q_continue_target, should_halt
 from saccade.recursion.scheduler import refill, where_rows
 
@@ -33,46 +35,83 @@ class Recursive:
     exploration: float = 0.1
     halt_weight: float = 0.5
     ponder_weight: float = 0.0
+    group: str = ""
 
     def initial_carry(self, model, batch) -> dict:
-        x, _, _ = self.task.encode(model, batch)
+        x, _ = model.encode(self.task.inputs(batch))
         state = model.initial_carry(x)
         everyone = ops.ones_like(state["halted"])
         return {"data": batch, "state": {**state, "halted": everyone}, "min_steps": state["steps"] + 1}
 
     def __call__(self, model, carry, batch, seed):
-        free = carry["state"]["halted"]
-        data, consumed = refill(free, carry["data"], batch)
-        x, mask, layout = self.task.encode(model, data)
-        state = where_rows(free, model.initial_carry(x), carry["state"])
-        drawn = explore_min_steps(free.shape[0], model.config.halt_max_steps, self.exploration, seed)
-        min_steps = ops.where(free, drawn, carry["min_steps"])
+        return self.together(model, {"": self}, {"": carry}, {"": batch}, seed)[""]
 
+    @staticmethod
+    def together(model, objectives: dict, carries: dict, batches: dict, seed) -> dict:
+        """One step for the rows of several objectives at once; each keeps its own slots and losses.
+
+        Args: name -> Recursive, its carry, its fresh batch. Images and texts must be of one shape.
+        Returns: name -> (loss, carry, metrics, consumed).
+        """
+        data, consumed, inputs = {}, {}, []
+        for name, objective in objectives.items():
+            free = carries[name]["state"]["halted"]
+            data[name], consumed[name] = refill(free, carries[name]["data"], batches[name])
+            inputs.append(objective.task.inputs(data[name]))
+        inputs = _concatenate(inputs)
+        x, mask = model.encode(inputs)
+        layout = model.layout(inputs)
+        held = _concatenate([carries[name]["state"] for name in objectives])
+        free = held["halted"]
+        state = where_rows(free, model.initial_carry(x), held)
         state, outputs = model.step(state, x, mask, layout)
-        state["halted"] = should_halt(
-            outputs["q_halt"], state["steps"], model.config.halt_max_steps, min_steps=min_steps
-        )
+        if model.config.q_learning:
+            outputs["q_target"] = _continue_target(model, state, x, mask, layout)
+        results, start = {}, 0
+        for name, objective in objectives.items():
+            rows = slice(start, start + carries[name]["min_steps"].shape[0])
+            start = rows.stop
+            own_state, own_outputs = keras.tree.map_structure(lambda t, r=rows: t[r], (state, outputs))
+            loss, carry, metrics = objective._finish(
+                model, carries[name], data[name], own_state, own_outputs, layout, seed
+            )
+            results[name] = (loss, carry, metrics, consumed[name])
+        return results
+
+    def _finish(self, model, carry, data, state, outputs, layout, seed):
+        """Losses and halting of this objective's own rows."""
+        limit = model.config.halt_max_steps
+        free = carry["state"]["halted"]
+        drawn = explore_min_steps(free.shape[0], limit, self.exploration, seed)
+        min_steps = ops.where(free, drawn, carry["min_steps"])
+        halted = should_halt(outputs["q_halt"], state["steps"], limit, min_steps=min_steps)
         rows, correct, metrics = self.task(model, outputs, data, layout)
         q_loss = halting_loss(outputs["q_halt"], correct)
         if model.config.q_learning:
-            q_loss = q_loss + self._continue_loss(model, state, x, mask, layout, outputs)
+            q_loss = q_loss + halting_loss(outputs["q_continue"], outputs["q_target"])
         total = ops.mean(rows + self.halt_weight * q_loss)
         if self.ponder_weight:
             total = total + self.ponder_weight * ops.mean(1 - ops.sigmoid(outputs["q_halt"]))
-        done = ops.cast(state["halted"], "float32")
+        done = ops.cast(halted, "float32")
         count = ops.sum(done)
         metrics |= {
             "correct": (ops.sum(ops.cast(correct, "float32") * done), count),
             "steps": (ops.sum(ops.cast(state["steps"], "float32") * done), count),
             "q_loss": ops.mean(q_loss),
         }
-        return total, {"data": data, "state": state, "min_steps": min_steps}, metrics, consumed
+        return total, {"data": data, "state": {**state, "halted": halted}, "min_steps": min_steps}, metrics
 
-    def _continue_loss(self, model, state, x, mask, layout, outputs):
-        following, ahead = model.step(state, ops.stop_gradient(x), mask, layout)
-        last = following["steps"] >= model.config.halt_max_steps
-        target = q_continue_target(ahead["q_halt"], ahead["q_continue"], last)
-        return halting_loss(outputs["q_continue"], target)
+
+def _concatenate(trees: list):
+    """Trees of tensors, joined along the first axis."""
+    return keras.tree.map_structure(lambda *leaves: ops.concatenate(leaves, axis=0), *trees)
+
+
+def _continue_target(model, state, x, mask, layout):
+    """HRM's bootstrapped target: what the halting head will say one step later."""
+    following, ahead = model.step(state, ops.stop_gradient(x), mask, layout)
+    last = following["steps"] >= model.config.halt_max_steps
+    return q_continue_target(ahead["q_halt"], ahead["q_continue"], last)
 
 
 @dataclass(frozen=True)
@@ -81,6 +120,8 @@ class Contrastive:
 
     batch: images, tokens, padding_mask, and the same three with the prefix `twin_`.
     """
+
+    group: str = ""
 
     def initial_carry(self, model, batch) -> dict:
         return {}
@@ -107,6 +148,8 @@ class Perceive:
 
     batch: `images`; `objects` int32 (B, N, attributes), class of the object centred in each token, -1 = none.
     """
+
+    group: str = ""
 
     def initial_carry(self, model, batch) -> dict:
         return {}
@@ -136,8 +179,8 @@ class Answer:
     name: str
     smoothing: float = 0.0
 
-    def encode(self, model, data):
-        return encode_for(model, data, self.name)
+    def inputs(self, data):
+        return for_task(data, self.name)
 
     def __call__(self, model, outputs, data, layout):
         logits = model.heads[self.name](outputs["task"])
@@ -156,8 +199,8 @@ class Write:
 
     name: str = "caption"
 
-    def encode(self, model, data):
-        return encode_for(model, data, self.name)
+    def inputs(self, data):
+        return for_task(data, self.name)
 
     def __call__(self, model, outputs, data, layout):
         loss, share = write_loss(model, outputs, data)
@@ -171,8 +214,8 @@ class AnswerAndExplain:
     write_weight: float = 1.0
     name: str = "vqa"
 
-    def encode(self, model, data):
-        return encode_for(model, data, self.name)
+    def inputs(self, data):
+        return for_task(data, self.name)
 
     def __call__(self, model, outputs, data, layout):
         loss, correct, metrics = Answer(self.name)(model, outputs, data, layout)
@@ -200,8 +243,8 @@ class Ground:
 
     name: str = "ground"
 
-    def encode(self, model, data):
-        return encode_for(model, data, self.name)
+    def inputs(self, data):
+        return for_task(data, self.name)
 
     def __call__(self, model, outputs, data, layout):
         head = model.heads["ground"](outputs["hidden"][:, layout.vision], grid=layout.grid)

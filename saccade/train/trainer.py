@@ -188,15 +188,18 @@ class Trainer:
             meter.flops = flops.count(self.engine.jaxpr(self.state))
             for note in meter.flops.notes:
                 log.say(note)
-        while self.step < config.steps:
+        deadline = time.monotonic() + (config.time_limit_s or math.inf)
+        last = self.step >= config.steps
+        while not last:
             self._train_step()
+            last = self.step >= config.steps or time.monotonic() > deadline
             if self.step == first_step + 1:
                 self._settle(1)  # compilation ends here
                 meter.restart()
-            if self.step % config.log_every == 0 or self.step == config.steps:
+            if self.step % config.log_every == 0 or last:
                 log.log(meter.record())
             log.progress(self.step)
-            if self.out_dir and (self.step % config.save_every == 0 or self.step == config.steps):
+            if self.out_dir and (self.step % config.save_every == 0 or last):
                 self._save(self.out_dir)
             if config.profile and self.out_dir:
                 self._profile(self.out_dir / "profile")
