@@ -1,0 +1,1 @@
+"""Scores as plain functions of NumPy arrays: no model, no batch, no Keras."""
