@@ -16,7 +16,7 @@ _WHERE = {
     "Trainer": "saccade.train.trainer",
     "VLMHRM": "saccade.models.vlm_hrm",
     "VLMHRMConfig": "saccade.models.vlm_hrm",
-    "evaluate": "saccade.evaluate",
+    "evaluate": "saccade.evaluation",
 }
 __all__ = sorted([*_WHERE, "__version__"])
 

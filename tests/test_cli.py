@@ -272,16 +272,22 @@ def test_evaluate_prints_and_saves(stub, monkeypatch, tmp_path):
 
     def evaluate(pipeline, **options):
         seen.append(options)
-        return {"accuracy": 0.975, "num": 50, "by_depth": {"1": np.float32(1.0)}}
+        rows = [{"threshold": 0.0, "spearman": None}]
+        return {"accuracy": 0.975, "num": 50, "by_depth": {"1": np.float32(1.0)}, "thresholds": rows}
 
-    monkeypatch.setitem(sys.modules, "saccade.evaluate", types.SimpleNamespace(evaluate=evaluate))
+    monkeypatch.setitem(sys.modules, "saccade.evaluation", types.SimpleNamespace(evaluate=evaluate))
     options = ["--data", "scenes", "--task", "ground", "--num", 50, "--seed", 3, "--out", tmp_path / "new"]
+    options += ["--split", "val", "--threshold", 0.5, "--rerank", 8]
     result = run("evaluate", "mine", *options)
     assert result.exit_code == 0
     assert result.stdout.splitlines()[0].split() == ["accuracy", "0.9750"]
     assert "by_depth.1" in result.stdout
-    assert seen == [{"data": "scenes", "task": "ground", "num": 50, "seed": 3}]
-    assert json.loads((tmp_path / "new" / "scenes-ground.json").read_text())["by_depth"] == {"1": 1.0}
+    assert result.stdout.splitlines()[-1].split() == ["thresholds", "threshold", "0.0000", "spearman", "-"]
+    given = {"data": "scenes", "task": "ground", "num": 50, "seed": 3, "split": "val", "rerank": 8}
+    given |= {"threshold": 0.0, "batch_size": 250, "folder": None, "orders": 1, "name": "mine"}
+    assert seen == [{**given, "out": str(tmp_path / "new")}]
+    printed = run("evaluate", "mine", "--task", "panels", "--json").stdout
+    assert json.loads(printed)["by_depth"] == {"1": 1.0}
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ def _load(name: str):
     return saccade.load(name)
 
 
-def _logit(share: float | None) -> float | None:
+def logit(share: float | None) -> float | None:
     """The halting value as people see it, 0 to 1, in the pipeline's terms."""
     if share is None or share in (0.0, 1.0):
         return {None: None, 0.0: -math.inf, 1.0: math.inf}[share]
@@ -64,7 +64,7 @@ def ask(
     question = check_text(question)
     pixels = _pixels(image)
     pipeline = _load(model)
-    options = {"task": str(task), "max_steps": max_steps, "threshold": _logit(threshold)}
+    options = {"task": str(task), "max_steps": max_steps, "threshold": logit(threshold)}
     if not (explain or attention):
         answer = pipeline.ask(pixels, question, **options)
         if json:

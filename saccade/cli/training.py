@@ -4,15 +4,18 @@ from enum import StrEnum
 
 import typer
 
+from saccade.cli.look import ThresholdOption, logit
 from saccade.cli.output import JsonOption, print_json, say
 
 
 class Task(StrEnum):
     vqa = "vqa"
     statement = "statement"
-    caption = "caption"
-    ground = "ground"
+    panels = "panels"
     match = "match"
+    ground = "ground"
+    caption = "caption"
+    rationale = "rationale"
     retrieve = "retrieve"
 
 
@@ -40,24 +43,42 @@ def evaluate(
     model: str = typer.Argument(metavar="MODEL", help="A bundled model's name or a directory."),
     data: str = typer.Option("scenes", "--data", help="A data set: scenes, nlvr."),
     task: Task = typer.Option(Task.vqa, "--task"),
-    num: int = typer.Option(5000, "--num", "-n", min=1, help="How many examples."),
-    seed: int = typer.Option(99, "--seed", min=0, help="Seed of the examples."),
-    out: str | None = typer.Option(None, "--out", "-o", metavar="DIR", help="Also write the result there."),
+    num: int | None = typer.Option(
+        None, "--num", "-n", min=1, help="How many examples: 5000, 1000 images for retrieve, all of nlvr."
+    ),
+    seed: int = typer.Option(99, "--seed", min=0, help="Seed of the scenes."),
+    split: str = typer.Option("test", "--split", help="Of the scenes: train, val, test."),
+    threshold: float | None = ThresholdOption,
+    batch_size: int = typer.Option(250, "--batch-size", min=1, help="Rows that reason at once."),
+    rerank: int = typer.Option(
+        32, "--rerank", min=0, help="retrieve: candidates for the fused model; 0 = none."
+    ),
+    folder: str | None = typer.Option(None, "--folder", metavar="DIR", help="nlvr: where dev.jsonl is."),
+    orders: int = typer.Option(1, "--orders", min=1, max=6, help="nlvr: permutations of each example."),
+    out: str | None = typer.Option(
+        None, "--out", "-o", metavar="DIR", help="Write scores.json and predictions.jsonl there."
+    ),
     json: bool = JsonOption,
 ) -> None:
     """Measure a model on fresh examples."""
-    from pathlib import Path
-
     import saccade
-    from saccade.evaluate import evaluate as measure
-    from saccade.files import write_text
+    from saccade.evaluation import evaluate as measure
 
-    result = measure(saccade.load(model), data=data, task=str(task), num=num, seed=seed)
-    if out:
-        import json as encoder
-
-        text = encoder.dumps(result, indent=1, default=float) + "\n"
-        write_text(Path(out) / f"{data}-{task}.json", text)
+    result = measure(
+        saccade.load(model),
+        data=data,
+        task=str(task),
+        num=num,
+        seed=seed,
+        split=split,
+        threshold=logit(threshold),
+        batch_size=batch_size,
+        rerank=rerank,
+        folder=folder,
+        orders=orders,
+        out=out,
+        name=model,
+    )
     if json:
         return print_json(result)
     return _say_result(result)
@@ -67,9 +88,17 @@ def _say_result(result: dict, prefix: str = "") -> None:
     for name, value in result.items():
         if isinstance(value, dict):
             _say_result(value, f"{prefix}{name}.")
+        elif isinstance(value, list) and value and isinstance(value[0], dict):
+            for row in value:
+                say(f"{prefix + name:<32} " + "  ".join(f"{key} {_shown(item)}" for key, item in row.items()))
         else:
-            shown = f"{value:.4f}" if isinstance(value, float) else str(value)
-            say(f"{prefix + name:<32} {shown}")
+            say(f"{prefix + name:<32} {_shown(value)}")
+
+
+def _shown(value) -> str:
+    if isinstance(value, list):
+        return " ".join(_shown(item) for item in value)
+    return f"{value:.4f}" if isinstance(value, float) else "-" if value is None else str(value)
 
 
 def register(app: typer.Typer) -> None:

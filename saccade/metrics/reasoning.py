@@ -26,7 +26,7 @@ def spearman(x, y) -> float | None:
 
 
 def calibration_error(confidence, correct, bins: int = 15) -> float:
-    """Expected calibration error: |accuracy - mean confidence| of each bin, weighted by its share of examples.
+    """Expected calibration error: |accuracy - mean confidence| of each bin, weighted by its size.
 
     Args:
         confidence: float (N,) in [0, 1].  correct: bool (N,).

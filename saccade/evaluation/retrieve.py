@@ -1,0 +1,151 @@
+"""Retrieval among minimal-edit twins: the dual encoder alone, and reranked by the fused model.
+
+Protocol. The gallery is N images with one description each: N / 2 scenes of the `retrieve` source and their
+twins, which differ in one thing. Every description names every object with all its attributes, so it is true
+of its own image and false of the twin's. In both directions one of the N candidates is right. "dual" ranks
+by cosine. "reranked" takes the `rerank` best of those, orders them by the fused model's log-odds of `match`
+(the cosine decides between equal odds), and leaves the others behind them in their order: what the dual
+encoder did not put among the best stays lost. What ties with the right one is counted as ranked before it.
+"""
+
+import numpy as np
+
+from saccade.errors import SaccadeError
+from saccade.evaluation.batches import Item, Run, collate, common_length
+from saccade.metrics.retrieval import rank_scores, top_candidates, true_ranks
+
+_TINY = np.finfo(np.float32).tiny
+
+
+def check_gallery(num: int) -> None:
+    """Raises: SaccadeError: the number of images is odd: scenes come with their twins."""
+    if num < 2 or num % 2:
+        raise SaccadeError(
+            f"num is {num}: a retrieval gallery holds scenes and their twins; use an even number"
+        )
+
+
+def measure_retrieval(run: Run, rerank: int) -> tuple[dict, list[dict]]:
+    """Scores both ways and the prediction for each text. `run.items` are total / 2 examples with twins."""
+    items, gallery = _gallery(run)
+    vectors = _embed(run, gallery)
+    similarity = vectors["images"] @ vectors["texts"].T  # [image, text]
+    twins = np.arange(len(items)) ^ 1
+    ways = {"text_to_image": similarity.T, "image_to_text": similarity}
+    scores: dict = {way: {"dual": _scores(cosine, None, twins)} for way, cosine in ways.items()}
+    if not rerank:
+        return _headline(scores, "dual"), _predictions(items, ways["text_to_image"], None, None)
+    wanted = {way: _mask(top_candidates(cosine, rerank), len(items)) for way, cosine in ways.items()}
+    odds, confidence, steps = _fuse(run, gallery, wanted["image_to_text"] | wanted["text_to_image"].T)
+    fused = {"text_to_image": odds.T, "image_to_text": odds}
+    for way, cosine in ways.items():
+        fused[way] = np.where(wanted[way], fused[way], -np.inf)
+        scores[way]["reranked"] = _scores(fused[way], cosine, twins)
+    scores["pairs_fused"] = int((steps > 0).sum())
+    scores["mean_steps"] = float(steps[steps > 0].mean())
+    told = confidence.T, steps.T
+    rows = _predictions(items, ways["text_to_image"], fused["text_to_image"], told)
+    return _headline(scores, "reranked"), rows
+
+
+def _gallery(run: Run) -> tuple[list[Item], dict[str, np.ndarray]]:
+    items = []
+    for item in run.items:
+        pair = (item.example, item.example.pair)
+        items += [Item(f"{item.id}-{side}", example) for side, example in zip("ab", pair, strict=True)]
+    examples = [item.example for item in items]
+    length = common_length(run.pipeline.processor, examples)
+    parts = [
+        collate(run.pipeline.processor, "caption", examples[i : i + run.batch_size], length)
+        for i in range(0, len(examples), run.batch_size)
+    ]
+    names = ("images", "tokens", "padding_mask")
+    return items, {name: np.concatenate([part[name] for part in parts]) for name in names}
+
+
+def _batches(run: Run, gallery: dict, images: np.ndarray, texts: np.ndarray):
+    """(slice, batch) of image i with text j; the last batch is filled up with its first row."""
+    size = min(run.batch_size, len(images))
+    starts = range(0, len(images), size)
+    for start in run.track(starts, len(starts)):
+        part = slice(start, min(start + size, len(images)))
+        spare = [part.start] * (size - (part.stop - part.start))
+        rows = np.concatenate([np.arange(part.start, part.stop), spare]).astype(int)
+        yield (
+            part,
+            {
+                "images": gallery["images"][images[rows]],
+                "tokens": gallery["tokens"][texts[rows]],
+                "padding_mask": gallery["padding_mask"][texts[rows]],
+            },
+        )
+
+
+def _embed(run: Run, gallery: dict) -> dict[str, np.ndarray]:
+    each = np.arange(len(gallery["images"]))
+    found = [
+        {
+            name: values[: part.stop - part.start]
+            for name, values in run.pipeline.reasoner.embed(batch).items()
+        }
+        for part, batch in _batches(run, gallery, each, each)
+    ]
+    return {name: np.concatenate([part[name] for part in found]) for name in ("images", "texts")}
+
+
+def _fuse(run: Run, gallery: dict, wanted: np.ndarray):
+    """Log-odds, probability, steps of `match` for the wanted pairs, each (N, N); -inf, 0, 0 elsewhere."""
+    images, texts = np.nonzero(wanted)
+    odds = np.full(wanted.shape, -np.inf)
+    probability, steps = np.zeros(wanted.shape), np.zeros(wanted.shape, int)
+    for part, batch in _batches(run, gallery, images, texts):
+        result = run.pipeline.reasoner.run(batch, "match", run.threshold)
+        p = np.maximum(result["probabilities"][: part.stop - part.start].astype(np.float64), _TINY)
+        where = images[part], texts[part]
+        odds[where] = np.log(p[:, 1]) - np.log(p[:, 0])  # close to 1 the odds still tell pairs apart
+        probability[where] = p[:, 1]
+        steps[where] = result["steps"][: part.stop - part.start]
+    return odds, probability, steps
+
+
+def _mask(columns: np.ndarray, size: int) -> np.ndarray:
+    mask = np.zeros((len(columns), size), bool)
+    np.put_along_axis(mask, columns, True, axis=1)
+    return mask
+
+
+def _scores(scores: np.ndarray, tie_break, twins: np.ndarray) -> dict:
+    """Rank scores, and how often the right one comes before its twin."""
+    each = np.arange(len(scores))
+    own, twin = scores[each, each], scores[each, twins]
+    before = own > twin
+    if tie_break is not None:
+        before |= (own == twin) & (tie_break[each, each] > tie_break[each, twins])
+    return {**rank_scores(true_ranks(scores, tie_break)), "before_twin": float(before.mean())}
+
+
+def _headline(scores: dict, kind: str) -> dict:
+    """R@1 of the better informed ranking, both ways, before the details."""
+    ways = ("text_to_image", "image_to_text")
+    return {"r@1": float(np.mean([scores[way][kind]["r@1"] for way in ways])), **scores}
+
+
+def _predictions(items, cosine, fused, told) -> list[dict]:
+    """For each text, the image that came first."""
+    first = cosine if fused is None else fused
+    ranks = true_ranks(first, None if fused is None else cosine)
+    rows = []
+    for i, item in enumerate(items):
+        best = int(np.lexsort((-cosine[i], -first[i]))[0])
+        rows.append(
+            {
+                "id": item.id,
+                "text": item.example.text,
+                "truth": item.id,
+                "prediction": items[best].id,
+                "rank": int(ranks[i]),
+                "steps": int(told[1][i, best]) if told else None,
+                "confidence": round(float(told[0][i, best] if told else cosine[i, best]), 4),
+            }
+        )
+    return rows

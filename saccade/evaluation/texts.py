@@ -1,0 +1,110 @@
+"""Tasks that write: captions, and rationales of answers."""
+
+import re
+
+import numpy as np
+
+from saccade.data.scenes.captions import UnreadableError, caption_is_true, facts
+from saccade.evaluation.batches import Run
+from saccade.metrics.reasoning import by_group, calibration_error
+
+_CONCLUSION = re.compile(r"\bso (.+?)\.?$")
+
+
+def measure_captions(run: Run) -> tuple[dict, list[dict]]:
+    """A caption counts if the reader of the grammar understands it and every fact in it holds."""
+    rows = []
+    for items, batch in run.batches():
+        result = run.pipeline.reasoner.run(batch, "caption", run.threshold)
+        patient = run.pipeline.reasoner.run(batch, "caption", np.inf)
+        for i, item in enumerate(items):
+            scene = item.example.scene
+            text, patient_text = (_decode(run, r["tokens"][i]) for r in (result, patient))
+            rows.append(
+                {
+                    "id": item.id,
+                    "text": "",
+                    "truth": item.example.target,
+                    "prediction": text,
+                    "correct": caption_is_true(text, scene),
+                    "readable": is_readable(text),
+                    "steps": int(result["steps"][i]),
+                    "confidence": round(float(np.exp(result["log_probability"][i])), 4),
+                    "all_steps": caption_is_true(patient_text, scene),
+                    "objects": len(scene.objects),
+                }
+            )
+    accuracy = _column(rows, "correct")
+    scores = {
+        "accuracy": float(accuracy.mean()),
+        "mean_steps": float(_column(rows, "steps").mean()),
+        "accuracy_all_steps": float(_column(rows, "all_steps").mean()),
+        "max_steps": run.pipeline.model.config.halt_max_steps,
+        "unreadable": float(1 - _column(rows, "readable").mean()),
+        "distinct": len({row["prediction"] for row in rows}) / len(rows),
+        "mean_words": float(np.mean([len(str(row["prediction"]).split()) for row in rows])),
+        "calibration_error": calibration_error(_column(rows, "confidence"), accuracy),
+        "by_objects": by_group(_column(rows, "objects").astype(int), accuracy=accuracy),
+    }
+    return scores, rows
+
+
+def measure_rationales(run: Run) -> tuple[dict, list[dict]]:
+    """A rationale is right if it ends with the right answer ("so 3"); its steps are compared as text."""
+    rows = []
+    for items, batch in run.batches("rationale"):
+        answers = run.pipeline.reasoner.run(batch, "vqa", run.threshold)
+        written = run.pipeline.reasoner.explain(batch, run.threshold)
+        for i, item in enumerate(items):
+            text = _decode(run, written["tokens"][i])
+            answer = run.pipeline.processor.decode_answer(answers["probabilities"][i].argmax())
+            rows.append(
+                {
+                    "id": item.id,
+                    "text": item.example.text,
+                    "truth": item.example.target,
+                    "prediction": text,
+                    "correct": conclusion(text) == item.example.answer,
+                    "exact": text == item.example.target,
+                    "answer": answer,
+                    "steps": int(answers["steps"][i]),
+                    "confidence": round(float(np.exp(written["log_probability"][i])), 4),
+                    "agrees": conclusion(text) == answer,
+                    "answer_correct": answer == item.example.answer,
+                    "depth": item.example.depth,
+                }
+            )
+    correct, exact = _column(rows, "correct"), _column(rows, "exact")
+    scores = {
+        "accuracy": float(correct.mean()),
+        "exact": float(exact.mean()),
+        "agrees_with_answer": float(_column(rows, "agrees").mean()),
+        "answer_accuracy": float(_column(rows, "answer_correct").mean()),
+        "mean_steps": float(_column(rows, "steps").mean()),
+        "max_steps": run.pipeline.model.config.halt_max_steps,
+        "by_depth": by_group(_column(rows, "depth").astype(int), accuracy=correct, exact=exact),
+    }
+    return scores, rows
+
+
+def conclusion(text: str) -> str:
+    """What a rationale ends with: "..., so 3" -> "3"; "" if it concludes nothing."""
+    found = _CONCLUSION.search(text.strip())
+    return found.group(1).rsplit("so ", 1)[-1] if found else ""
+
+
+def is_readable(text: str) -> bool:
+    """Whether a caption is one that the grammar can say, true or not."""
+    try:
+        facts(text)
+    except UnreadableError:
+        return False
+    return True
+
+
+def _decode(run: Run, tokens) -> str:
+    return run.pipeline.processor.tokenizer.decode(tokens.tolist())
+
+
+def _column(rows: list[dict], name: str) -> np.ndarray:
+    return np.array([row[name] for row in rows], np.float64)
