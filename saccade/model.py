@@ -51,7 +51,10 @@ class Model(keras.Model):
 
     def write(self, folder: Path, dtype: str | None = None) -> None:
         """Write config.json and model.safetensors into an existing folder."""
-        tensors = {name: np.asarray(keras.ops.convert_to_numpy(v)) for name, v in self.named_variables().items()}
+        tensors = {
+            name: np.asarray(keras.ops.convert_to_numpy(v.value))
+            for name, v in self.named_variables().items()
+        }
         if dtype is not None:
             import ml_dtypes  # ships with jax: gives NumPy its bfloat16
 
@@ -119,8 +122,12 @@ def read_config(folder: Path) -> dict:
     """The parsed config.json of a model directory. Raises: SaccadeError naming what is wrong."""
     path = Path(folder) / CONFIG
     if not path.is_file():
-        raise SaccadeError(f"{folder} is not a model directory: it has no {CONFIG}; give one that `save` wrote")
+        raise SaccadeError(
+            f"{folder} is not a model directory: it has no {CONFIG}; give one that `save` wrote"
+        )
     try:
         return json.loads(path.read_text())
     except ValueError as error:
-        raise SaccadeError(f"{path} is not readable JSON ({error}); download or save the model again") from error
+        raise SaccadeError(
+            f"{path} is not readable JSON ({error}); download or save the model again"
+        ) from error

@@ -1,0 +1,122 @@
+"""Feed-forward nets and blocks against NumPy."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import reference
+from reference import to_numpy, weights
+
+from saccade.layers.attention import causal_mask
+from saccade.layers.blocks import MLP, CrossModalBlock, DecoderBlock, EncoderBlock, SwiGLU
+from saccade.layers.normalization import RMSNorm, rms
+
+B, T, N, D, HEADS, MLP_DIM = 2, 7, 9, 24, 3, 40
+F = 5  # tokens after the text
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(6)
+
+
+def normal(rng, *shape):
+    return rng.normal(size=shape).astype(np.float32)
+
+
+def built(layer):
+    layer.build()
+    return reference.randomize(layer)
+
+
+def test_rms(rng):
+    x = normal(rng, B, T, D) * 3
+    np.testing.assert_allclose(to_numpy(rms(x)), reference.rms(x), atol=1e-5)
+    np.testing.assert_allclose(to_numpy(rms(x, 0.5)), reference.rms(x, 0.5), atol=1e-5)
+    assert not to_numpy(rms(np.zeros((B, D), np.float32))).any()
+
+
+def test_rms_norm_has_a_gain(rng):
+    norm, x = built(RMSNorm(D)), normal(rng, B, T, D)
+    np.testing.assert_allclose(to_numpy(norm(x)), reference.rms_norm(weights(norm), x), atol=1e-5)
+
+
+@pytest.mark.parametrize(("kind", "formula"), [(MLP, reference.mlp), (SwiGLU, reference.swiglu)])
+def test_feed_forward(rng, kind, formula):
+    net, x = built(kind(D, MLP_DIM)), normal(rng, B, T, D)
+    np.testing.assert_allclose(to_numpy(net(x)), formula(weights(net), x), atol=2e-5)
+
+
+def test_swiglu_has_no_biases():
+    assert [v.path.split("/")[-1] for v in built(SwiGLU(D, MLP_DIM)).variables] == ["kernel", "kernel"]
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_encoder_block(rng, masked):
+    block, x = built(EncoderBlock(D, HEADS, MLP_DIM)), normal(rng, B, N, D)
+    mask = rng.random((B, 1, N)) < 0.7 if masked else None
+    expected = reference.encoder_block(weights(block), x, mask, HEADS)
+    np.testing.assert_allclose(to_numpy(block(x, mask)), expected, atol=5e-5)
+
+
+def test_decoder_block(rng):
+    block = built(DecoderBlock(D, HEADS, MLP_DIM))
+    x, memory = normal(rng, B, T, D), normal(rng, B, N, D)
+    memory_mask = rng.random((B, 1, N)) < 0.7
+    result = block(x, block.self_keys_values(x), block.cross_keys_values(memory), causal_mask(T), memory_mask)
+    expected = reference.decoder_block(
+        weights(block), x, memory, np.tril(np.ones((1, T, T), bool)), memory_mask, HEADS
+    )
+    np.testing.assert_allclose(to_numpy(result), expected, atol=5e-5)
+
+
+VISION, TEXT = slice(1, 1 + N), slice(1 + N, 1 + N + T)
+LAYOUT = SimpleNamespace(vision=VISION, text=TEXT)
+
+
+def sequence(rng):
+    """z, mask of [task | vision | text | fusion]; the second row has no text at all."""
+    z = normal(rng, B, 1 + N + T + F, D)
+    mask = np.ones(z.shape[:2], bool)
+    mask[0, TEXT.start + 4 : TEXT.stop] = False
+    mask[1, TEXT] = False
+    return z, mask
+
+
+@pytest.mark.parametrize("cross", [True, False])
+def test_cross_modal_block(rng, cross):
+    block, (z, mask) = built(CrossModalBlock(D, HEADS, MLP_DIM, cross=cross)), sequence(rng)
+    expected = reference.cross_modal_block(weights(block), z, mask, VISION, TEXT, HEADS, cross)
+    result = to_numpy(block(z, mask, layout=LAYOUT))
+    np.testing.assert_allclose(result, expected, atol=5e-5)
+    np.testing.assert_allclose((result**2).mean(-1), 1, atol=1e-3)  # post-norm: unit scale
+
+
+def test_cross_modal_block_where_the_text_is_last(rng):
+    block, (z, mask) = built(CrossModalBlock(D, HEADS, MLP_DIM)), sequence(rng)
+    z, mask = z[:, : TEXT.stop], mask[:, : TEXT.stop]
+    expected = reference.cross_modal_block(weights(block), z, mask, VISION, TEXT, HEADS)
+    np.testing.assert_allclose(to_numpy(block(z, mask, layout=LAYOUT)), expected, atol=5e-5)
+
+
+def test_cross_modal_scores_are_those_of_the_self_attention(rng):
+    block, (z, mask) = built(CrossModalBlock(D, HEADS, MLP_DIM)), sequence(rng)
+    result, scores = block(z, mask, layout=LAYOUT, return_scores=True)
+    own = reference.part(weights(block), "self_attention")
+    expected = reference.attention(own, z, None, mask[:, None], HEADS)[1]
+    np.testing.assert_allclose(to_numpy(scores), expected, atol=1e-5)
+    np.testing.assert_allclose(to_numpy(result), to_numpy(block(z, mask, layout=LAYOUT)), atol=1e-5)
+
+
+def test_vision_reads_text_and_text_reads_vision(rng):
+    """Without self-attention, a change in the text reaches vision tokens and no others, and the other way."""
+    block, (z, mask) = built(CrossModalBlock(D, HEADS, MLP_DIM)), sequence(rng)
+    block.self_attention.output_projection.kernel.assign(np.zeros((D, D)))
+    before = to_numpy(block(z, mask, layout=LAYOUT))
+    for changed, reached in ((TEXT.start, VISION), (VISION.start, TEXT)):
+        other = z.copy()
+        other[0, changed] = -other[0, changed]
+        moved = np.abs(to_numpy(block(other, mask, layout=LAYOUT)) - before).max(-1)[0] > 1e-4
+        expected = np.zeros(len(moved), bool)
+        expected[reached], expected[changed] = True, True
+        np.testing.assert_array_equal(moved, expected)
