@@ -3,8 +3,8 @@
 In one process, on the same examples of the scenes' test split: every row for all steps, batch after batch, as
 TRM and HRM are published ("fixed"), and with the slot of a halted row given to the next example ("refill").
 Both are one compiled call. After a warm-up the median of --repeats runs, taken in turn, counts. Prints
-examples/s, accuracy and mean steps of both, and the ratio. The examples' encoding is part of both times, drawing
-is not.
+examples/s, accuracy and mean steps of both, and the ratio. Encoding the examples is part of both times,
+drawing them is not.
 """
 
 import argparse
@@ -27,7 +27,7 @@ def draw(pipeline, task: str, num: int, seed: int) -> dict:
 
 def measure(reasoner, batch: dict, task: str, slots: int, repeats: int, threshold=None) -> dict:
     """{"fixed" or "refill": seconds (median), accuracy, mean_steps}."""
-    found = {}
+    found: dict[str, dict] = {}
     for name in ("fixed", "refill"):  # compiles
         result = reasoner.sweep(batch, task, slots, fixed=name == "fixed", threshold=threshold)
         right = result["probabilities"].argmax(axis=-1) == batch["answer"]

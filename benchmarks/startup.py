@@ -14,6 +14,8 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 
+import saccade
+
 QUESTION = "how many objects are there?"
 
 
@@ -37,11 +39,12 @@ def ask(image: Path, model: str, environment: dict) -> float:
 
 def describe() -> str:
     """Versions and the device, which a process of its own looks up: this one must not hold it."""
-    names = ("saccade", "keras", "jax", "numpy")
+    names = ("keras", "jax", "numpy")
     code = "from saccade import backend; print(backend.device_name())"
     device = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
-    versions = [f"python={platform.python_version()}", *(f"{name}={version(name)}" for name in names)]
-    return f"{' '.join(versions)} device={device.strip()} cores={os.cpu_count()}"
+    versions = " ".join(f"{name}={version(name)}" for name in names)
+    own = f"saccade={saccade.__version__} python={platform.python_version()}"
+    return f"{own} {versions} device={device.strip()} cores={os.cpu_count()}"
 
 
 def main() -> None:
