@@ -43,9 +43,10 @@ class Model(keras.Model):
         return named
 
     def save(self, path, dtype: str | None = None, **kwargs):
-        """Write a directory (or Keras's own file when the name ends in .keras). `dtype` narrows the weights."""
+        """Write a directory, or Keras's own file where the name ends in .keras. `dtype` narrows the weights."""
         if str(path).endswith(".keras"):
-            return super().save(path, **kwargs)
+            super().save(path, **kwargs)
+            return
         with atomic_directory(Path(path)) as folder:
             self.write(folder, dtype)
 
@@ -107,8 +108,8 @@ def _audit(named: dict, tensors: dict, source: str) -> None:
     missing, unused = sorted(named.keys() - tensors.keys()), sorted(tensors.keys() - named.keys())
     if missing or unused:
         raise SaccadeError(
-            f"the weights of {source} are of another configuration: {len(missing)} missing (first: {missing[:1]}), "
-            f"{len(unused)} unused (first: {unused[:1]}); use the config.json they were saved with"
+            f"the weights of {source} are of another configuration: {len(missing)} missing "
+            f"(first: {missing[:1]}), {len(unused)} unused (first: {unused[:1]}); use the config.json they were saved with"
         )
     for name, variable in named.items():
         if tuple(variable.shape) != tuple(tensors[name].shape):

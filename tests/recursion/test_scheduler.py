@@ -1,4 +1,4 @@
-"""Refilling and running, against plain Python loops, on a toy recursion whose halting step each row carries."""
+"""Refilling and running, against plain Python loops, on a toy whose rows say when they halt."""
 
 import keras
 import numpy as np

@@ -1,0 +1,77 @@
+"""The smallest models and batches that still have every part. Sizes differ pairwise where they can."""
+
+import functools
+
+import keras
+import numpy as np
+import reference
+
+from saccade.models.vit import ViTConfig
+from saccade.models.vlm_hrm import VLMHRM, VLMHRMConfig
+
+B, T, L = 3, 7, 6
+H, W = 16, 24
+VOCABULARY, ANSWERS, ATTRIBUTES = 41, 11, (3, 2)
+
+CONFIG = VLMHRMConfig(
+    vocab_size=VOCABULARY,
+    num_answers=ANSWERS,
+    vision=ViTConfig(dim=10, depth=1, num_heads=2, mlp_dim=14, patch_size=4, image_size=(H, W), stem=(8,)),
+    dim=24,
+    depth=1,
+    num_heads=3,
+    mlp_dim=40,
+    h_cycles=2,
+    l_cycles=1,
+    halt_max_steps=5,
+    text_depth=1,
+    max_length=13,
+    shuffle=2,
+    fusion_tokens=5,
+    decoder_depth=2,
+    embedding_dim=18,
+    attributes=ATTRIBUTES,
+)
+
+
+@functools.cache
+def vlm_hrm(dtype: str = "float32", seed: int = 0, config: VLMHRMConfig = CONFIG) -> VLMHRM:
+    """A model whose every weight is random; shared by the tests, which must not change it."""
+    return fresh(dtype, seed, config)
+
+
+def fresh(dtype: str = "float32", seed: int = 0, config: VLMHRMConfig = CONFIG) -> VLMHRM:
+    """The same weights in a model of one's own."""
+    with keras.StatelessScope():  # its first values are never drawn, which is most of the time it takes
+        model = VLMHRM(config, dtype=keras.DTypePolicy(dtype))
+        for variable in model.variables:
+            variable._initializer = keras.initializers.Zeros()
+    return reference.randomize(model, seed)
+
+
+def batch(rows: int = B, size: tuple = (H, W), length: int = T, seed: int = 0) -> dict:
+    """Images, texts of different lengths and the labels of every task."""
+    rng = np.random.default_rng(seed)
+    lengths = np.maximum(length - np.arange(rows) % 4, 1)
+    ends = rng.integers(2, L + 1, size=rows)
+    corner = rng.random((rows, 2)) * 0.5
+    cells = (size[0] // 8) * (size[1] // 8)
+    objects = np.stack([rng.integers(n, size=(rows, cells)) for n in ATTRIBUTES], -1)
+    return {
+        "images": rng.random((rows, *size, 3)).astype(np.float32),
+        "tokens": rng.integers(4, VOCABULARY, size=(rows, length)).astype(np.int32),
+        "padding_mask": np.arange(length) < lengths[:, None],
+        "answer": rng.integers(2, size=rows).astype(np.int32),
+        "decoder_tokens": rng.integers(4, VOCABULARY, size=(rows, L)).astype(np.int32),
+        "targets": rng.integers(4, VOCABULARY, size=(rows, L)).astype(np.int32),
+        "loss_mask": np.arange(L) < ends[:, None],
+        "boxes": np.concatenate([corner, corner + 0.1 + rng.random((rows, 2)) * 0.4], -1).astype(np.float32),
+        "objects": np.where(rng.random((rows, cells, 1)) < 0.5, objects, -1).astype(np.int32),
+    }
+
+
+def twins(rows: int = B) -> dict:
+    """A batch of task retrieve."""
+    keys = ("images", "tokens", "padding_mask")
+    own, other = batch(rows, seed=1), batch(rows, seed=2)
+    return {key: own[key] for key in keys} | {f"twin_{key}": other[key] for key in keys}
