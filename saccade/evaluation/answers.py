@@ -47,7 +47,7 @@ def _light(item: Item) -> Item:
 
 
 def _judge_choice(trace, batch):
-    p = trace["probabilities"]
+    p = np.asarray(trace["probabilities"], np.float32)  # a mixed-precision model gives bfloat16
     choice = p.argmax(axis=-1)
     return {
         "choice": choice,
@@ -58,10 +58,11 @@ def _judge_choice(trace, batch):
 
 
 def _judge_box(trace, batch):
-    overlap = iou(trace["box"], batch["boxes"])
+    boxes = np.asarray(trace["box"], np.float32)
+    overlap = iou(boxes, batch["boxes"])
     return {
-        "choice": trace["box"],
-        "confidence": trace["confidence"],
+        "choice": boxes,
+        "confidence": np.asarray(trace["confidence"], np.float32),
         "correct": overlap >= MIN_IOU,
         "truth": batch["boxes"],
         "iou": overlap,
