@@ -23,21 +23,23 @@ def generate(decoder, memory, memory_mask, max_length: int):
         ops.full((rows, max_length), PAD, dtype="int32"),
         ops.zeros((rows,), dtype="bool"),
         ops.zeros((rows,), dtype="float32"),
+        ops.zeros((rows,), dtype="float32"),
         cache,
     )
 
-    def unfinished(position, last, tokens, done, score, cache):
+    def unfinished(position, last, tokens, done, score, length, cache):
         return ops.logical_and(position < max_length, ops.logical_not(ops.all(done)))
 
-    def write_one(position, last, tokens, done, score, cache):
+    def write_one(position, last, tokens, done, score, length, cache):
         logits, cache = decoder.step(last, position, cache)
         log_p = ops.log_softmax(logits, axis=-1)
         best = ops.cast(ops.argmax(log_p, axis=-1), "int32")
         score = score + ops.where(done, 0.0, ops.max(log_p, axis=-1))
+        # Counted, not read off the tokens: an untrained model may write <pad> itself.
+        length = length + ops.where(done, 0.0, 1.0)
         best = ops.where(done, PAD, best)
         tokens = ops.slice_update(tokens, (0, position), ops.expand_dims(best, 1))
-        return position + 1, best, tokens, ops.logical_or(done, best == EOS), score, cache
+        return position + 1, best, tokens, ops.logical_or(done, best == EOS), score, length, cache
 
-    _, _, tokens, _, score, _ = ops.while_loop(unfinished, write_one, state)
-    length = ops.maximum(ops.sum(ops.cast(tokens != PAD, "float32"), axis=-1), 1.0)
-    return tokens, score / length
+    _, _, tokens, _, score, length, _ = ops.while_loop(unfinished, write_one, state)
+    return tokens, score / ops.maximum(length, 1.0)

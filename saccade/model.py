@@ -43,7 +43,7 @@ class Model(keras.Model):
         return named
 
     def save(self, path, dtype: str | None = None, **kwargs):
-        """Write a directory, or Keras's own file where the name ends in .keras. `dtype` narrows the weights."""
+        """Write a directory, or Keras's file where the name ends in .keras. `dtype` narrows the weights."""
         if str(path).endswith(".keras"):
             super().save(path, **kwargs)
             return
@@ -109,7 +109,8 @@ def _audit(named: dict, tensors: dict, source: str) -> None:
     if missing or unused:
         raise SaccadeError(
             f"the weights of {source} are of another configuration: {len(missing)} missing "
-            f"(first: {missing[:1]}), {len(unused)} unused (first: {unused[:1]}); use the config.json they were saved with"
+            f"(first: {missing[:1]}), {len(unused)} unused (first: {unused[:1]}); "
+            "use the config.json they were saved with"
         )
     for name, variable in named.items():
         if tuple(variable.shape) != tuple(tensors[name].shape):
