@@ -128,8 +128,11 @@ def read_config(folder: Path) -> dict:
             f"{folder} is not a model directory: it has no {CONFIG}; give one that `save` wrote"
         )
     try:
-        return json.loads(path.read_text())
+        record = json.loads(path.read_text())
     except ValueError as error:
         raise SaccadeError(
             f"{path} is not readable JSON ({error}); download or save the model again"
         ) from error
+    if not isinstance(record, dict):
+        raise SaccadeError(f"{path} holds no JSON object; download or save the model again")
+    return record
