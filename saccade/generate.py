@@ -12,7 +12,7 @@ def generate(decoder, memory, memory_mask, max_length: int):
         decoder: has `prefill(memory, memory_mask, max_length) -> cache` and
             `step(tokens, position, cache) -> logits, cache`.
         memory: float (B, S, D).  memory_mask: bool (B, S), True = keep.
-    Returns: tokens int32 (B, max_length), padded after <eos>; log_probability float32 (B,), the mean over each
+    Returns: tokens int32 (B, max_length), padded after <eos>; log_probability float32 (B,), the mean over a
         row's tokens.
     """
     rows = memory.shape[0]
