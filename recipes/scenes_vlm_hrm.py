@@ -35,7 +35,7 @@ class Task(BaseModel):
     batch: int
     weight: float = 1.0
     workers: int = 1
-    text_length: int = 64
+    text_length: int = 72
 
 
 class Config(BaseModel):

@@ -17,7 +17,7 @@ def readout(model, task: str, layout):
     """What a task wants to know of a step's outputs: outputs -> dict of tensors (B, ...).
 
     answers: `probabilities` (B, K).  ground: `box` (B, 4) xyxy of the canvas, `confidence` (B,).
-    Writing tasks: `hidden` (B, S, D).  All: `q_halt` (B,).
+    Writing tasks: `memory`, hidden (B, S, D) and its padding mask.  All: `q_halt` (B,).
     """
 
     def read(outputs):
@@ -26,7 +26,7 @@ def readout(model, task: str, layout):
             head = model.heads["ground"](outputs["hidden"][:, layout.vision], grid=layout.grid)
             result["box"], result["confidence"] = best_box(head)
         elif task == "caption":
-            result["hidden"] = outputs["hidden"]
+            result["memory"] = (outputs["hidden"], outputs["padding_mask"])
         else:
             result["probabilities"] = ops.softmax(model.heads[task](outputs["task"]), axis=-1)
         return result
@@ -75,7 +75,7 @@ class Reasoner:
         def function(batch, threshold, max_steps):
             result, steps = self._until_halted(batch, task, threshold, max_steps)
             if task == "caption":
-                result |= self._write(result.pop("hidden"))
+                result |= self._write(*result.pop("memory"))
             return {**result, "steps": steps}
 
         return self._call(("run", task), function, batch, *self._limits(threshold, max_steps))
@@ -88,10 +88,8 @@ class Reasoner:
 
         return run_until_halted(step, self.model.initial_carry(x), readout(self.model, task, layout))
 
-    def _write(self, hidden):
-        decoder = self.model.heads["write"]
-        everything = ops.ones(ops.shape(hidden)[:2], dtype="bool")
-        tokens, score = generate(decoder, hidden, everything, self.model.config.max_length)
+    def _write(self, hidden, mask):
+        tokens, score = generate(self.model.heads["write"], hidden, mask, self.model.config.max_length)
         return {"tokens": tokens, "log_probability": score}
 
     def trace(self, batch: dict, task: str) -> dict:
@@ -128,9 +126,9 @@ class Reasoner:
             def step(carry):
                 return self.model.step(carry, x, mask, layout, threshold, max_steps)
 
-            read = lambda outputs: outputs["hidden"]  # noqa: E731
-            hidden, _ = run_until_halted(step, self.model.initial_carry(x), read)
-            return self._write(hidden)
+            read = readout(self.model, "caption", layout)
+            result, _ = run_until_halted(step, self.model.initial_carry(x), read)
+            return self._write(*result["memory"])
 
         return self._call(("explain",), function, batch, *self._limits(threshold, max_steps))
 

@@ -3,6 +3,8 @@
 import keras
 from keras import ops
 
+from saccade.layers.normalization import rms
+
 
 class Attention(keras.layers.Layer):
     """Multi-head scaled dot-product attention.
@@ -14,6 +16,8 @@ class Attention(keras.layers.Layer):
         dim: width of the queries and of the result.
         num_heads: A; must divide dim.
         use_bias: biases on all four projections.
+        qk_norm: give every query and key unit RMS per head, so that logits stay within sqrt(E) and attention
+            cannot saturate early (Scaling Vision Transformers to 22B, section 2.2, arXiv:2302.05442, no gain).
     Call:
         x: float (B, T, D).
         memory: float (B, M, C), what is attended; None = x itself. Or the pair (keys, values) that
@@ -25,13 +29,16 @@ class Attention(keras.layers.Layer):
     Source: Attention Is All You Need, section 3.2, arXiv:1706.03762.
     """
 
-    def __init__(self, dim: int, num_heads: int, use_bias: bool = False, **kwargs):
+    def __init__(
+        self, dim: int, num_heads: int, use_bias: bool = False, qk_norm: bool = False, **kwargs
+    ):
         super().__init__(**kwargs)
         if dim % num_heads:
             raise ValueError(f"num_heads={num_heads} does not divide dim={dim}; choose a divisor")
         self.dim = dim
         self.num_heads = num_heads
         self.use_bias = use_bias
+        self.qk_norm = qk_norm
         self.head_dim = dim // num_heads
         self.query = keras.layers.Dense(dim, use_bias=use_bias, dtype=self.dtype_policy, name="query")
         # Keys and values share one product: they always read the same input.
@@ -53,10 +60,13 @@ class Attention(keras.layers.Layer):
     def project_memory(self, memory):
         """Keys and values of `memory` (B, M, C): two float (B, M, A, E)."""
         keys, values = ops.split(self.key_value(memory), 2, axis=-1)
-        return self._split(keys), self._split(values)
+        return self._normalize(self._split(keys)), self._split(values)
+
+    def _normalize(self, x):
+        return rms(x) if self.qk_norm else x
 
     def call(self, x, memory=None, attention_mask=None, return_scores=False):
-        queries = self._split(self.query(x))
+        queries = self._normalize(self._split(self.query(x)))
         if not isinstance(memory, (tuple, list)):
             memory = self.project_memory(x if memory is None else memory)
         keys, values = memory

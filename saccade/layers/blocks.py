@@ -138,7 +138,8 @@ class CrossModalBlock(keras.layers.Layer):
 
     Post-norm, as in TRM: h = rms(h + sub(h)), which keeps a recursion's state at unit scale.
     The two cross-attentions act on their own segment only, each with its own residual; task and
-    fusion tokens pass them by. `cross=False` leaves them out.
+    fusion tokens pass them by. `cross=False` leaves them out. Attention is qk-normalised: the state's common part
+    (start vectors, positions) would otherwise drown what differs between examples (docs/decisions/0006).
 
     Args:
         dim, num_heads, mlp_dim: widths; SwiGLU's inner width is mlp_dim.
@@ -158,11 +159,11 @@ class CrossModalBlock(keras.layers.Layer):
         self.mlp_dim = mlp_dim
         self.cross = cross
         policy = self.dtype_policy
-        self.self_attention = Attention(dim, num_heads, dtype=policy, name="self_attention")
+        self.self_attention = Attention(dim, num_heads, qk_norm=True, dtype=policy, name="self_attention")
         self.mlp = SwiGLU(dim, mlp_dim, dtype=policy, name="mlp")
         if cross:
-            self.vision_reads_text = Attention(dim, num_heads, dtype=policy, name="vision_reads_text")
-            self.text_reads_vision = Attention(dim, num_heads, dtype=policy, name="text_reads_vision")
+            self.vision_reads_text = Attention(dim, num_heads, qk_norm=True, dtype=policy, name="vision_reads_text")
+            self.text_reads_vision = Attention(dim, num_heads, qk_norm=True, dtype=policy, name="text_reads_vision")
 
     def build(self, input_shape=None):
         self.self_attention.build()

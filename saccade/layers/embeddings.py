@@ -81,6 +81,9 @@ class PatchEmbedding(keras.layers.Layer):
 class TokenEmbedding(keras.layers.Layer):
     """Token ids to vectors plus learned positions, and the tied way back to logits.
 
+    sqrt(D) * (table[token] + positions[t]): the tables start at standard deviation 1 / sqrt(D), so the vectors have
+    unit scale while tied logits do too (Attention Is All You Need, section 3.4, arXiv:1706.03762; TRM).
+
     Args:
         vocab_size: V.  dim: D.  max_length: longest sequence.
     Call:
@@ -109,7 +112,7 @@ class TokenEmbedding(keras.layers.Layer):
             raise ValueError(f"{length} tokens exceed max_length={self.max_length}; shorten the text")
         x = ops.take(self.table, tokens, axis=0)
         positions = ops.slice(ops.convert_to_tensor(self.positions), (start, 0), (length, self.dim))
-        return ops.cast(x + ops.expand_dims(positions, 0), self.compute_dtype)
+        return ops.cast((x + ops.expand_dims(positions, 0)) * self.dim**0.5, self.compute_dtype)
 
     def unembed(self, hidden):
         """hidden (B, T, D) -> logits float32 (B, T, V), with the embedding's own table."""

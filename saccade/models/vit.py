@@ -10,7 +10,10 @@ from saccade.layers.embeddings import PatchEmbedding
 
 @dataclass(frozen=True, slots=True)
 class ViTConfig:
-    """`image_size` (height, width) sets the position table; other sizes interpolate it."""
+    """`image_size` (height, width) sets the position table; other sizes interpolate it.
+
+    The tower sees (pixel - pixel_mean) / pixel_std.
+    """
 
     dim: int = 192
     depth: int = 4
@@ -19,6 +22,8 @@ class ViTConfig:
     patch_size: int = 8
     image_size: tuple = (128, 128)
     stem: tuple = ()
+    pixel_mean: float = 0.5
+    pixel_std: float = 0.5
 
     def grid(self, image_size) -> tuple[int, int]:
         """(rows, columns) of patches of an image of this size."""
@@ -59,7 +64,7 @@ class ViT(keras.layers.Layer):
         self.norm.build((None, None, self.config.dim))
 
     def call(self, images):
-        x = self.patches(images)
+        x = self.patches((images - self.config.pixel_mean) / self.config.pixel_std)
         for block in self.blocks:
             x = keras.remat(block)(x) if self.remat else block(x)
         return self.norm(x)

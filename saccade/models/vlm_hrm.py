@@ -53,7 +53,7 @@ class VLMHRMConfig:
     text_depth: int = 1
     max_length: int = 96
     shuffle: int = 2
-    fusion_tokens: int = 7  # 1 + 64 + 64 + 7 = 136: a multiple of 8
+    fusion_tokens: int = 7  # with the task token a multiple of 8
     decoder_depth: int = 2
     embedding_dim: int = 128
     attributes: tuple = ()
@@ -174,9 +174,10 @@ class VLMHRM(Model):
         self.task_table = self.add_weight((len(TASKS), dim), normal, name="task_table")
         small = keras.initializers.TruncatedNormal(stddev=0.02)
         self.modality_table = self.add_weight((4, dim), small, name="modality_table")
-        # Starting states are drawn once and never trained (TRM): a fixed point to reason from.
-        self.initial_h = self.add_weight((dim,), normal, trainable=False, name="initial_h")
-        self.initial_l = self.add_weight((dim,), normal, trainable=False, name="initial_l")
+        # Starting states are drawn once and never trained, as in TRM, but small: what was seen and asked must
+        # outweigh them in the first step (docs/decisions/0006).
+        self.initial_h = self.add_weight((dim,), small, trainable=False, name="initial_h")
+        self.initial_l = self.add_weight((dim,), small, trainable=False, name="initial_l")
         self.built = True
 
     def layout(self, batch) -> Layout:
@@ -229,14 +230,15 @@ class VLMHRM(Model):
         Args:
             carry: from `initial_carry` or the last step.  x, mask: from `encode`.  layout: of the batch.
             threshold, max_steps: of halting; None = the config's.
-        Returns: carry; outputs: `hidden` float (B, S, D); `task` float (B, D), its task token; `q_halt`
+        Returns: carry; outputs: `hidden` float (B, S, D) and its `padding_mask` bool (B, S), the memory a writer
+            reads; `task` float (B, D), its task token; `q_halt`
             float32 (B,); `q_continue` with q_learning; `scores` float32 (B, A, S, S) with return_scores.
         """
         z_h, z_l, *scores = self.core(
             carry["z_h"], carry["z_l"], x, mask, layout=layout, return_scores=return_scores
         )
         q = self.halting(z_h[:, 0])
-        outputs = {"hidden": z_h, "task": z_h[:, 0], "q_halt": q[:, 0]}
+        outputs = {"hidden": z_h, "padding_mask": mask, "task": z_h[:, 0], "q_halt": q[:, 0]}
         if self.config.q_learning:
             outputs["q_continue"] = q[:, 1]
         if scores:

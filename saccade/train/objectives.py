@@ -225,9 +225,7 @@ class AnswerAndExplain:
 
 def write_loss(model, outputs, data):
     """Mean token cross-entropy and share of tokens predicted right, each float32 (B,)."""
-    memory = outputs["hidden"]
-    everything = ops.ones(ops.shape(memory)[:2], dtype="bool")
-    logits = model.heads["write"](data["decoder_tokens"], memory, everything)
+    logits = model.heads["write"](data["decoder_tokens"], outputs["hidden"], outputs["padding_mask"])
     loss = losses.masked_mean(losses.cross_entropy(logits, data["targets"]), data["loss_mask"])
     hits = ops.equal(ops.cast(ops.argmax(logits, axis=-1), "int32"), data["targets"])
     return loss, losses.masked_mean(ops.cast(hits, "float32"), data["loss_mask"])
