@@ -6,6 +6,7 @@
 Writes out/model (the moving average of the weights, in bfloat16) at every checkpoint.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 import keras
@@ -15,16 +16,14 @@ from saccade import backend
 from saccade.data.batching import ATTRIBUTES, Collate, CollateObjects
 from saccade.data.processor import Processor, ProcessorConfig
 from saccade.data.scenes import ANSWERS, Source, lexicon
-from saccade.data.scenes.pictures import Pictures
+from saccade.data.scenes.pictures import Kept, Pictures
 from saccade.data.text import Tokenizer
-from saccade.models.vlm_hrm import VLMHRM, preset
+from saccade.models.vlm_hrm import PRESETS, VLMHRM, preset
 from saccade.pipeline import Pipeline
 from saccade.train.config import TrainConfig
 from saccade.train.objectives import Answer, AnswerAndExplain, Contrastive, Ground, Perceive, Recursive, Write
 from saccade.train.stream import Stream
 from saccade.train.trainer import Trainer
-
-SQUARE, WIDE = (128, 128), (64, 256)
 
 
 class Task(BaseModel):
@@ -49,7 +48,11 @@ class Config(BaseModel):
     target_length: int = 64
     seed: int = 1
     init: str | None = None  # a model directory to start from
+    square: tuple[int, int] = (128, 128)  # canvas of world scenes, (height, width)
+    wide: tuple[int, int] = (64, 256)  # canvas of NLVR-style panels
     max_depth: int = 5  # of the programs drawn: start at 3, then resume at 5 (a curriculum of two stages)
+    num_objects: tuple[int, int] = (3, 8)
+    distinct: int | None = None  # so many examples a task, drawn once and kept: for a machine short of cores
     workers: bool = True  # False: draw examples in threads of this process
     tasks: dict[str, Task] = {
         "vqa": Task(batch=384, weight=2.0, workers=4),
@@ -64,8 +67,8 @@ class Config(BaseModel):
     }
     train: TrainConfig = TrainConfig(
         steps=12_000,
-        learning_rate=1e-3,
-        warmup_steps=500,
+        learning_rate=5e-4,
+        warmup_steps=1_000,
         min_ratio=0.02,
         weight_decay=0.05,
         clip_norm=1.0,
@@ -103,7 +106,7 @@ def make_processor(config: Config) -> Processor:
     # Every word often enough to become one token.
     texts += [panels[i].text for i in range(400)] + [" ".join(lexicon())] * 50
     processor = ProcessorConfig(
-        image_sizes=(SQUARE, WIDE),
+        image_sizes=(config.square, config.wide),
         answers=ANSWERS,
         max_length=96,
         target_length=config.target_length,
@@ -117,8 +120,10 @@ def make_model(config: Config, processor: Processor) -> VLMHRM:
     if config.init:
         return VLMHRM.load(config.init, dtype=config.precision)
     backend.seed_everything(config.seed)
+    vision = replace(PRESETS[config.preset].vision, image_size=config.square)
     architecture = preset(
         config.preset,
+        vision=vision,
         vocab_size=processor.tokenizer.vocab_size,
         num_answers=len(processor.config.answers),
         attributes=tuple(len(values) for values in ATTRIBUTES.values()),
@@ -144,17 +149,22 @@ OBJECTIVES = {
 def make_stream(name: str, task: Task, config: Config, processor: Processor, model: VLMHRM) -> Stream:
     """The examples of one task; "panels" are statements about NLVR-style images, on the wide canvas."""
     workers = task.workers if config.workers else 0
-    shape = WIDE if name == "panels" else SQUARE
+    shape = config.wide if name == "panels" else config.square
     if name == "perceive":
-        source = Pictures(seed=config.seed)
+        source = Pictures(seed=config.seed, num_objects=config.num_objects)
         cell = model.config.vision.patch_size * model.config.shuffle
         collate = CollateObjects(processor, cell, shape)
     else:
         kind = "statement" if name == "panels" else name
         style = "nlvr" if name == "panels" else "world"
-        source = Source(kind, seed=config.seed, style=style, max_depth=config.max_depth)
+        source = Source(
+            kind, seed=config.seed, style=style, max_depth=config.max_depth, num_objects=config.num_objects
+        )
         collate = Collate(processor, kind, text_length=task.text_length, image_size=shape)
-    return Stream(source, collate, OBJECTIVES[name], task.batch, task.weight, workers, shuffle=False)
+    if config.distinct:
+        source = Kept(source, config.distinct)
+    shuffle = config.distinct is not None
+    return Stream(source, collate, OBJECTIVES[name], task.batch, task.weight, workers, shuffle)
 
 
 def recipe(config: Config, out_dir: Path | None) -> Trainer:
@@ -163,6 +173,8 @@ def recipe(config: Config, out_dir: Path | None) -> Trainer:
     streams = {
         name: make_stream(name, task, config, processor, model) for name, task in config.tasks.items()
     }
+
+    model.tasks = tuple(task for task in VLMHRM.tasks if task in streams)
 
     def export(trainer: Trainer) -> None:
         trainer.use_ema()

@@ -21,7 +21,7 @@ class Model(keras.Model):
     """
 
     Config: type
-    tasks: tuple = ()  # what the model can be asked to do, for listings
+    tasks: tuple = ()  # what these weights have learned; a class lists what it has heads for
 
     def __init__(self, config, **kwargs):
         kwargs.setdefault("name", type(self).__name__.lower())
@@ -80,12 +80,17 @@ class Model(keras.Model):
         record = read_config(folder)
         if record.get("model") != cls.__name__:
             raise SaccadeError(f"{folder / CONFIG} describes a {record.get('model')!r}, not a {cls.__name__}")
+        unknown = set(record.get("tasks", [None])) - set(cls.tasks)
+        if unknown:
+            raise SaccadeError(f"{folder / CONFIG} names tasks {unknown}, {cls.__name__} has {cls.tasks}")
         try:
             config = cls.Config.from_json(record["config"])
         except (TypeError, KeyError, ValueError) as error:
             raise SaccadeError(f"{folder / CONFIG} is no {cls.__name__} configuration: {error}") from error
         tensors = load_tensors(folder / WEIGHTS, record.get("weights_sha256"))
-        return cls._with_weights(config, tensors, dtype, str(folder))
+        model = cls._with_weights(config, tensors, dtype, str(folder))
+        model.tasks = tuple(record["tasks"])
+        return model
 
     @classmethod
     def _with_weights(cls, config, tensors: dict, dtype: str, source: str):

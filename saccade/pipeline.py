@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from saccade.errors import SaccadeError
+from saccade.metrics.reasoning import halting_steps
 
 BUNDLED = Path(__file__).parent / "bundled"
 
@@ -104,7 +105,7 @@ class Pipeline:
         self.reasoner = Reasoner(model)
 
     def save(self, folder, dtype: str | None = None) -> None:
-        """Write model and processor to one directory, all or nothing. `dtype` narrows the weights ("bfloat16")."""
+        """Write model and processor to one directory, all or nothing; `dtype` "bfloat16" halves the weights."""
         from saccade.files import atomic_directory
 
         with atomic_directory(Path(folder)) as partial:
@@ -118,19 +119,22 @@ class Pipeline:
             task: "vqa", "statement", or "auto": a text that ends in "?" or starts like a question is one.
             max_steps: 1..halt_max_steps.  threshold: halting logit to exceed; higher thinks longer.
         """
-        task = choose_task(text, task)
+        task = self._learned(choose_task(text, task))
         batch = self.processor([image], [text])
         result = self.reasoner.run(batch, task, threshold, self._steps(max_steps))
         return self._answer(result["probabilities"][0], int(result["steps"][0]), task)
 
     def explain(self, image, text: str, task: str = "auto", max_steps=None, threshold=None) -> Explanation:
-        """The same answer with every step that led to it: read out, not made up."""
-        task = choose_task(text, task)
+        """The same answer with every step that led to it: read out, not made up.
+
+        The rationale is empty for a statement, and for a checkpoint that has not learned to write one.
+        """
+        task = self._learned(choose_task(text, task))
         limit = self._steps(max_steps) or self.model.config.halt_max_steps
         threshold = self.model.config.halt_threshold if threshold is None else threshold
         batch = self.processor([image], [text])
         trace = self.reasoner.trace(batch, task)
-        taken = halting_step(trace["q_halt"], threshold, limit)[0]
+        taken = halting_steps(trace["q_halt"], threshold, limit)[0]
         placement = self.processor.place(image)[1]
         steps = []
         for i in range(taken):
@@ -140,19 +144,21 @@ class Pipeline:
             steps.append(Step(answer.text, answer.confidence, halting, attention))
         answer = self._answer(trace["probabilities"][taken - 1, 0], int(taken), task)
         rationale = ""
-        if task == "vqa":
+        if task == "vqa" and "rationale" in self.model.tasks:
             written = self.reasoner.explain(batch, threshold, limit)
             rationale = self.processor.tokenizer.decode(written["tokens"][0].tolist())
         return Explanation(answer, tuple(steps), rationale)
 
     def caption(self, image) -> Caption:
         """Describe the image in a sentence or two."""
+        self._learned("caption")
         result = self.reasoner.run(self.processor([image]), "caption")
         text = self.processor.tokenizer.decode(result["tokens"][0].tolist())
         return Caption(text, int(result["steps"][0]), float(np.exp(result["log_probability"][0])))
 
     def ground(self, image, phrase: str) -> Grounding:
         """Find the one thing a phrase means."""
+        self._learned("ground")
         result = self.reasoner.run(self.processor([image], [phrase]), "ground")
         placement = self.processor.place(image)[1]
         box = placement.to_image_px(result["box"][0])
@@ -160,6 +166,7 @@ class Pipeline:
 
     def match(self, image, text: str) -> Match:
         """How well a description fits."""
+        self._learned("match")
         batch = self.processor([image], [text])
         result = self.reasoner.run(batch, "match")
         vectors = self.reasoner.embed(batch)
@@ -170,6 +177,12 @@ class Pipeline:
         best = int(np.argmax(probabilities))
         text = self.processor.decode_answer(best) if task == "vqa" else ("false", "true")[best]
         return Answer(text, float(probabilities[best]), steps, task)
+
+    def _learned(self, task: str) -> str:
+        if task not in self.model.tasks:
+            known = ", ".join(self.model.tasks)
+            raise SaccadeError(f"this checkpoint has not learned {task!r}, only {known}; use another --model")
+        return task
 
     def _steps(self, max_steps):
         limit = self.model.config.halt_max_steps
@@ -186,13 +199,6 @@ def choose_task(text: str, task: str = "auto") -> str:
     if task not in ("vqa", "statement"):
         raise SaccadeError(f"task {task!r} cannot be asked; use auto, vqa or statement")
     return task
-
-
-def halting_step(q_halt: np.ndarray, threshold: float, max_steps: int) -> np.ndarray:
-    """int (B,): the step, from 1, at which each row halts, given the logits of all steps (K, B)."""
-    confident = q_halt[:max_steps] > threshold
-    confident[-1] = True
-    return np.argmax(confident, axis=0) + 1
 
 
 def crop_attention(attention: np.ndarray, placement) -> np.ndarray:
