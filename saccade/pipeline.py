@@ -260,10 +260,9 @@ def load(name_or_folder: str | Path = "vlm_hrm_scenes") -> Pipeline:
     if not folder.is_dir():
         folder = BUNDLED / str(name_or_folder)
         if not re.fullmatch(r"[\w.-]+", str(name_or_folder)) or not folder.is_dir():
-            names = ", ".join(sorted(p.parent.name for p in BUNDLED.glob("*/config.json"))) or "none"
-            raise SaccadeError(
-                f"no model or directory is called {str(name_or_folder)!r}; bundled models: {names}"
-            )
+            names = ", ".join(sorted(p.parent.name for p in BUNDLED.glob("*/config.json")))
+            fix = f"bundled models: {names}" if names else "none ships yet: train one, then give its directory"
+            raise SaccadeError(f"no model or directory is called {str(name_or_folder)!r}; {fix}")
     from saccade import backend
     from saccade.data.processor import Processor
     from saccade.models.vlm_hrm import VLMHRM
