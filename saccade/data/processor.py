@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from saccade.data.image import Placement, choose_size, letterbox, read_image
-from saccade.data.text import BOS, PAD, Tokenizer, check_text
+from saccade.data.text import BOS, PAD, Tokenizer, check_text, lexicon_of
 from saccade.errors import SaccadeError
 from saccade.files import write_text
 
@@ -82,7 +82,7 @@ class Processor:
         self.tokenizer = tokenizer
         self.config = config
         self._index = {answer: index for index, answer in enumerate(config.answers)}
-        self._lexicon = frozenset(config.lexicon) or None
+        self._lexicon = frozenset(lexicon_of(config.lexicon)) or None  # "mid-sized" is two words
 
     def __call__(self, images: Sequence, texts: Sequence[str] | None = None) -> dict[str, np.ndarray]:
         if texts is not None and len(texts) != len(images):

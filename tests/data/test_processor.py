@@ -7,6 +7,8 @@ import pytest
 
 from saccade.data.batching import TASKS, Collate, prompt
 from saccade.data.processor import Processor, ProcessorConfig
+from saccade.data.scenes import TASKS as SCENE_TASKS
+from saccade.data.scenes import Source, lexicon
 from saccade.data.scenes.scene import Example, Scene
 from saccade.data.text import BOS, EOS, PAD
 from saccade.errors import SaccadeError
@@ -52,6 +54,27 @@ def test_a_text_alone_and_in_a_batch_has_the_same_tokens(processor):
     assert both["tokens"].shape[1] > length
     np.testing.assert_array_equal(both["tokens"][0, :length], alone["tokens"][0])
     assert not both["padding_mask"][0, length:].any()
+
+
+@pytest.mark.parametrize(
+    ("task", "style"), [*[(task, "world") for task in SCENE_TASKS], ("statement", "nlvr")]
+)
+def test_every_text_of_the_scenes_is_in_their_lexicon(tokenizer, task, style):
+    own = Processor(tokenizer, ProcessorConfig(lexicon=lexicon()))
+    source = Source(task, style=style)
+    texts = set()
+    for i in range(300):
+        made = source[i]
+        texts |= {made.text, made.target, *(phrase for phrase, _ in made.regions)} - {""}
+    assert len(texts) > 150
+    assert {own.check(text) for text in texts} == texts
+
+
+def test_hyphenated_words_of_a_lexicon_are_known_and_others_are_not(tokenizer):
+    own = Processor(tokenizer, ProcessorConfig(lexicon=("the", "ball", "mid-sized")))
+    assert own.check("the Mid-sized ball") == "the Mid-sized ball"
+    with pytest.raises(SaccadeError, match="'size': did you mean sized"):
+        own.check("the mid-size ball")
 
 
 def test_the_longest_text_and_one_more(processor):
