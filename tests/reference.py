@@ -68,8 +68,9 @@ def dense(w, x):
     return x @ w["kernel"] + w.get("bias", 0)
 
 
-def attention(w, x, memory=None, mask=None, num_heads=1):
+def attention(w, x, memory=None, mask=None, num_heads=1, qk_norm=False):
     """Head by head and row by row. Returns (result, scores (B, A, T, M))."""
+    norm = rms if qk_norm else lambda vectors: vectors
     memory = x if memory is None else memory
     dim = x.shape[-1]
     head_dim = dim // num_heads
@@ -84,7 +85,7 @@ def attention(w, x, memory=None, mask=None, num_heads=1):
             for t in range(x.shape[1]):
                 keep = mask[b, t]
                 if keep.any():
-                    logits = keys[b, keep, own] @ queries[b, t, own] / np.sqrt(head_dim)
+                    logits = norm(keys[b, keep, own]) @ norm(queries[b, t, own]) / np.sqrt(head_dim)
                     scores[b, a, t, keep] = softmax(logits)
                 mixed[b, t, own] = scores[b, a, t] @ values[b, :, own]
     return dense(part(w, "output"), mixed), scores
@@ -122,11 +123,11 @@ def decoder_block(w, x, memory, self_mask, memory_mask, num_heads):
 
 def cross_modal_block(w, z, padding_mask, vision, text, num_heads, cross=True):
     mask = padding_mask[:, None]
-    z = rms(z + attention(part(w, "self_attention"), z, None, mask, num_heads)[0])
+    z = rms(z + attention(part(w, "self_attention"), z, None, mask, num_heads, qk_norm=True)[0])
     if cross:
         seen, said = z[:, vision].copy(), z[:, text].copy()
-        to_text = attention(part(w, "vision_reads_text"), seen, said, mask[..., text], num_heads)[0]
-        to_vision = attention(part(w, "text_reads_vision"), said, seen, mask[..., vision], num_heads)[0]
+        to_text = attention(part(w, "vision_reads_text"), seen, said, mask[..., text], num_heads, True)[0]
+        to_vision = attention(part(w, "text_reads_vision"), said, seen, mask[..., vision], num_heads, True)[0]
         z = z.copy()
         z[:, vision], z[:, text] = rms(seen + to_text), rms(said + to_vision)
     return rms(z + swiglu(part(w, "mlp"), z))

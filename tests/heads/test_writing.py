@@ -38,7 +38,7 @@ def test_scores_of_a_whole_text(decoder):
     hidden, mask = memory()
     tokens = np.random.default_rng(1).integers(VOCABULARY, size=(B, T))
     own = weights(decoder.embedding)
-    x = own["table"][tokens] + own["positions"][:T]
+    x = decoder.embedding.dim**0.5 * (own["table"][tokens] + own["positions"][:T])
     causal = np.tril(np.ones((1, T, T), bool))
     w = weights(decoder)
     for block in ("block_0", "block_1"):

@@ -21,8 +21,8 @@ def normal(rng, *shape):
     return rng.normal(size=shape).astype(np.float32)
 
 
-def layer(use_bias=False, memory_dim=None):
-    attention = Attention(D, HEADS, use_bias=use_bias)
+def layer(use_bias=False, memory_dim=None, qk_norm=False):
+    attention = Attention(D, HEADS, use_bias=use_bias, qk_norm=qk_norm)
     attention.build(memory_dim=memory_dim)
     return reference.randomize(attention)
 
@@ -35,12 +35,14 @@ def mask_of(rng, kind):
     return None
 
 
-@pytest.mark.parametrize("use_bias", [False, True])
+@pytest.mark.parametrize(
+    ("use_bias", "qk_norm"), [(False, False), (True, False), (False, True), (True, True)]
+)
 @pytest.mark.parametrize("kind", ["none", "full", "keys"])
-def test_cross_attention_equals_numpy(rng, kind, use_bias):
-    attention = layer(use_bias, memory_dim=C)
+def test_cross_attention_equals_numpy(rng, kind, use_bias, qk_norm):
+    attention = layer(use_bias, C, qk_norm)
     x, memory, mask = normal(rng, B, T, D), normal(rng, B, M, C), mask_of(rng, kind)
-    expected, scores = reference.attention(weights(attention), x, memory, mask, HEADS)
+    expected, scores = reference.attention(weights(attention), x, memory, mask, HEADS, qk_norm)
     result = attention(x, memory, attention_mask=mask)
     assert result.shape == (B, T, D)
     np.testing.assert_allclose(to_numpy(result), expected, atol=2e-5)
@@ -82,12 +84,23 @@ def test_masked_keys_do_not_matter(rng):
     np.testing.assert_array_equal(before, after)
 
 
-def test_projected_memory_is_the_memory(rng):
-    attention, x, memory = layer(memory_dim=C), normal(rng, B, T, D), normal(rng, B, M, C)
+@pytest.mark.parametrize("qk_norm", [False, True])
+def test_projected_memory_is_the_memory(rng, qk_norm):
+    attention, x, memory = layer(memory_dim=C, qk_norm=qk_norm), normal(rng, B, T, D), normal(rng, B, M, C)
     keys, values = attention.project_memory(memory)
     assert keys.shape == values.shape == (B, M, HEADS, D // HEADS)
     cached = attention(x, (keys, values))
     np.testing.assert_array_equal(to_numpy(cached), to_numpy(attention(x, memory)))
+
+
+def test_normalized_logits_do_not_see_the_scale(rng):
+    attention, x, memory = layer(qk_norm=True), normal(rng, B, T, D), normal(rng, B, M, D)
+    keys, values = (to_numpy(half) for half in attention.project_memory(memory))
+    np.testing.assert_allclose((keys**2).mean(-1), 1, atol=1e-3)
+    louder, _ = attention.project_memory(50 * memory)
+    expected = to_numpy(attention(x, (keys, values), return_scores=True)[1])
+    result = to_numpy(attention(50 * x, (louder, values), return_scores=True)[1])
+    np.testing.assert_allclose(result, expected, atol=1e-3)
 
 
 def test_causal_mask():

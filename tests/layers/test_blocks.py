@@ -103,7 +103,7 @@ def test_cross_modal_scores_are_those_of_the_self_attention(rng):
     block, (z, mask) = built(CrossModalBlock(D, HEADS, MLP_DIM)), sequence(rng)
     result, scores = block(z, mask, layout=LAYOUT, return_scores=True)
     own = reference.part(weights(block), "self_attention")
-    expected = reference.attention(own, z, None, mask[:, None], HEADS)[1]
+    expected = reference.attention(own, z, None, mask[:, None], HEADS, qk_norm=True)[1]
     np.testing.assert_allclose(to_numpy(scores), expected, atol=1e-5)
     np.testing.assert_allclose(to_numpy(result), to_numpy(block(z, mask, layout=LAYOUT)), atol=1e-5)
 

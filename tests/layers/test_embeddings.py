@@ -94,9 +94,10 @@ def test_tokens_and_positions(rng):
     layer = embedding()
     tokens, w = rng.integers(VOCABULARY, size=(B, T)), weights(layer)
     result = to_numpy(layer(tokens))
-    np.testing.assert_allclose(result, w["table"][tokens] + w["positions"][:T], atol=1e-6)
+    np.testing.assert_allclose(result, D**0.5 * (w["table"][tokens] + w["positions"][:T]), atol=1e-5)
     later = to_numpy(layer(tokens, start=ops.convert_to_tensor(3)))
-    np.testing.assert_allclose(later, w["table"][tokens] + w["positions"][3 : 3 + T], atol=1e-6)
+    expected = D**0.5 * (w["table"][tokens] + w["positions"][3 : 3 + T])
+    np.testing.assert_allclose(later, expected, atol=1e-5)
 
 
 def test_unembedding_is_the_table_transposed(rng):

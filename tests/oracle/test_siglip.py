@@ -64,7 +64,7 @@ def test_the_tower_is_siglips():
     for parameter in theirs.parameters():
         spread = parameter[0].numel() ** -0.5 if parameter.ndim > 1 else 0.5
         parameter.data = torch.randn(parameter.shape, generator=generator) * spread
-    tower = ViT(ViTConfig(D, DEPTH, HEADS, MLP_DIM, PATCH, (SIDE, SIDE)))
+    tower = ViT(ViTConfig(D, DEPTH, HEADS, MLP_DIM, PATCH, (SIDE, SIDE), pixel_mean=0.0, pixel_std=1.0))
     tower.build()
     reference.randomize(tower, 7)  # whatever is not copied is wrong
     load_from(tower, theirs, torch)
