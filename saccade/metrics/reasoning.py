@@ -46,12 +46,12 @@ def at_step(values: np.ndarray, steps) -> np.ndarray:
     return values[np.asarray(steps) - 1, np.arange(values.shape[1])]
 
 
-def halting_steps(q_halt: np.ndarray, threshold: float) -> np.ndarray:
+def halting_steps(q_halt: np.ndarray, threshold: float, max_steps: int | None = None) -> np.ndarray:
     """int (N,): the step, from 1, at which each row halts, given the logits of all steps (K, N).
 
-    A row halts at the first step whose logit exceeds the threshold, at the latest after K.
+    A row halts at the first step whose logit exceeds the threshold, at the latest after max_steps (None = K).
     """
-    confident = np.asarray(q_halt) > threshold
+    confident = np.asarray(q_halt)[:max_steps] > threshold
     confident[-1] = True
     return np.argmax(confident, axis=0) + 1
 

@@ -74,6 +74,9 @@ def test_halting_by_hand():
     q_halt = np.array([[-1.0, 0.5, -1.0], [0.5, -9.0, -1.0], [2.0, 2.0, -1.0], [9.0, 9.0, -1.0]])
     assert halting_steps(q_halt, 0.0).tolist() == [2, 1, 4]
     assert halting_steps(q_halt, 0.5).tolist() == [3, 3, 4]  # exceeds, not reaches
+    assert halting_steps(q_halt, 0.0, 2).tolist() == [2, 1, 2]
+    assert halting_steps(q_halt, 0.0, 9).tolist() == [2, 1, 4]
+    assert q_halt[1].tolist() == [0.5, -9.0, -1.0]  # the trace is not changed
     correct = np.array([[0, 0, 0], [1, 1, 0], [1, 1, 0], [1, 1, 1]], bool)
     assert at_step(correct, [2, 1, 4]).tolist() == [True, False, True]
     row = halting_row(q_halt, correct, [2, 1, 3], 0.0)
