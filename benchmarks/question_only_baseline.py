@@ -9,6 +9,7 @@ import argparse
 import itertools
 import re
 from collections import Counter, defaultdict
+from unittest.mock import patch
 
 import numpy as np
 
@@ -18,11 +19,11 @@ from saccade.data.scenes.tasks import Source
 
 def texts(task: str, split: str, number: int, style: str) -> list[tuple[str, list[str], str]]:
     """(kind, features, answer) of `number` examples, not drawn."""
-    builders.render = lambda scene: None  # pictures are not needed here
     source = Source(task, split=split, style=style)
     found = []
     for index in range(number):
-        example = source[index]
+        with patch.object(builders, "render"):  # pictures are not needed here
+            example = source[index]
         tokens = ["^", *re.findall(r"[a-z0-9-]+", example.text), "$"]
         pairs = [f"{a} {b}" for a, b in itertools.pairwise(tokens)]
         found.append((example.kind, [f"kind={example.kind}", *tokens, *pairs], example.answer))

@@ -170,14 +170,13 @@ def make_stream(name: str, task: Task, config: Config, processor: Processor, mod
 def recipe(config: Config, out_dir: Path | None) -> Trainer:
     processor = Processor.load(config.init) if config.init else make_processor(config)
     model = make_model(config, processor)
-    streams = {
-        name: make_stream(name, task, config, processor, model) for name, task in config.tasks.items()
-    }
+    streams = {name: make_stream(name, task, config, processor, model) for name, task in config.tasks.items()}
 
     model.tasks = tuple(task for task in VLMHRM.tasks if task in streams)
 
     def export(trainer: Trainer) -> None:
-        trainer.use_ema()
-        Pipeline(trainer.model, processor).save(out_dir / "model", dtype="bfloat16")
+        if out_dir is not None:
+            trainer.use_ema()
+            Pipeline(trainer.model, processor).save(out_dir / "model", dtype="bfloat16")
 
     return Trainer(model, streams, config.train, out_dir, on_save=export)

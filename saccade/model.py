@@ -3,6 +3,7 @@
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -20,7 +21,7 @@ class Model(keras.Model):
     `model.save("x.keras")` is Keras's own format, for interchange.
     """
 
-    Config: type
+    Config: Any
     tasks: tuple = ()  # what these weights have learned; a class lists what it has heads for
 
     def __init__(self, config, **kwargs):

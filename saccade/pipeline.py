@@ -105,7 +105,7 @@ class Pipeline:
         self.reasoner = Reasoner(model)
 
     def save(self, folder, dtype: str | None = None) -> None:
-        """Write model and processor to one directory, all or nothing; `dtype` "bfloat16" halves the weights."""
+        """Write model and processor to one directory, all or nothing. `dtype`: as `Model.save`."""
         from saccade.files import atomic_directory
 
         with atomic_directory(Path(folder)) as partial:
@@ -244,7 +244,7 @@ def available() -> list[ModelInfo]:
     for folder in sorted(path.parent for path in BUNDLED.glob(f"*/{CONFIG}")):
         record = read_config(folder)
         with safe_open(folder / WEIGHTS, framework="numpy") as tensors:
-            parameters = sum(math.prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())
+            parameters = sum(math.prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())  # noqa: SIM118
         size = sum(file.stat().st_size for file in folder.iterdir())
         tasks = tuple(record.get("tasks", ()))
         found.append(ModelInfo(folder.name, record["model"], parameters, size, tasks, str(folder)))
@@ -261,7 +261,9 @@ def load(name_or_folder: str | Path = "vlm_hrm_scenes") -> Pipeline:
         folder = BUNDLED / str(name_or_folder)
         if not re.fullmatch(r"[\w.-]+", str(name_or_folder)) or not folder.is_dir():
             names = ", ".join(sorted(p.parent.name for p in BUNDLED.glob("*/config.json")))
-            fix = f"bundled models: {names}" if names else "none ships yet: train one, then give its directory"
+            fix = (
+                f"bundled models: {names}" if names else "none ships yet: train one, then give its directory"
+            )
             raise SaccadeError(f"no model or directory is called {str(name_or_folder)!r}; {fix}")
     from saccade import backend
     from saccade.data.processor import Processor

@@ -1,4 +1,4 @@
-"""Compiled reasoning over batches: until halted, or every step with what it saw. The pipeline and `evaluate` call this."""
+"""Compiled reasoning over batches: until halted, or every step with what it saw."""
 
 import keras
 import numpy as np
@@ -68,8 +68,8 @@ class Reasoner:
 
         Args:
             task: one of TASKS.  threshold, max_steps: of halting; None = the model's.
-        Returns: what `readout` names, at each row's own halting step, and `steps` int32 (B,). Task "caption" gives
-            `tokens` int32 (B, L) and `log_probability` (B,) instead of the hidden states.
+        Returns: what `readout` names, at each row's own halting step, and `steps` int32 (B,). Task "caption"
+            gives `tokens` int32 (B, L) and `log_probability` (B,) instead of the hidden states.
         """
 
         def function(batch, threshold, max_steps):
@@ -95,8 +95,8 @@ class Reasoner:
     def trace(self, batch: dict, task: str) -> dict:
         """Take every step of every row and keep them all: nothing halts.
 
-        Returns: what `readout` names, and `attention` float32 (K, B, rows, columns): what the task token looked at;
-            the first axis is the step.
+        Returns: what `readout` names, and `attention` float32 (K, B, rows, columns): what the task token
+            looked at; the first axis is the step.
         """
 
         def function(batch):
@@ -156,9 +156,7 @@ class Reasoner:
         """
 
         def function(batch, threshold, max_steps):
-            chunks = keras.tree.map_structure(
-                lambda t: ops.reshape(t, (-1, num_slots, *t.shape[1:])), batch
-            )
+            chunks = keras.tree.map_structure(lambda t: ops.reshape(t, (-1, num_slots, *t.shape[1:])), batch)
             first = keras.tree.map_structure(lambda t: t[0], chunks)
             layout = self.model.layout(first)
             read = readout(self.model, task, layout)

@@ -14,9 +14,7 @@ class Classifier(keras.layers.Layer):
     Returns: float32 (B, K).
     """
 
-    def __init__(
-        self, dim: int, num_classes: int, bias: float = 0.0, zero_kernel: bool = False, **kwargs
-    ):
+    def __init__(self, dim: int, num_classes: int, bias: float = 0.0, zero_kernel: bool = False, **kwargs):
         super().__init__(**kwargs)
         self.dim = dim
         self.num_classes = num_classes

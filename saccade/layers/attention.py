@@ -17,7 +17,8 @@ class Attention(keras.layers.Layer):
         num_heads: A; must divide dim.
         use_bias: biases on all four projections.
         qk_norm: give every query and key unit RMS per head, so that logits stay within sqrt(E) and attention
-            cannot saturate early (Scaling Vision Transformers to 22B, section 2.2, arXiv:2302.05442, no gain).
+            cannot saturate early (Scaling Vision Transformers to 22B, section 2.2, arXiv:2302.05442; no
+            gain).
     Call:
         x: float (B, T, D).
         memory: float (B, M, C), what is attended; None = x itself. Or the pair (keys, values) that
@@ -29,9 +30,7 @@ class Attention(keras.layers.Layer):
     Source: Attention Is All You Need, section 3.2, arXiv:1706.03762.
     """
 
-    def __init__(
-        self, dim: int, num_heads: int, use_bias: bool = False, qk_norm: bool = False, **kwargs
-    ):
+    def __init__(self, dim: int, num_heads: int, use_bias: bool = False, qk_norm: bool = False, **kwargs):
         super().__init__(**kwargs)
         if dim % num_heads:
             raise ValueError(f"num_heads={num_heads} does not divide dim={dim}; choose a divisor")

@@ -138,8 +138,9 @@ class CrossModalBlock(keras.layers.Layer):
 
     Post-norm, as in TRM: h = rms(h + sub(h)), which keeps a recursion's state at unit scale.
     The two cross-attentions act on their own segment only, each with its own residual; task and
-    fusion tokens pass them by. `cross=False` leaves them out. Attention is qk-normalised: the state's common part
-    (start vectors, positions) would otherwise drown what differs between examples (docs/decisions/0006).
+    fusion tokens pass them by. `cross=False` leaves them out. Attention is qk-normalised: the state's common
+    part (start vectors, positions) would otherwise drown what differs between examples
+    (docs/decisions/0006).
 
     Args:
         dim, num_heads, mlp_dim: widths; SwiGLU's inner width is mlp_dim.
@@ -162,8 +163,12 @@ class CrossModalBlock(keras.layers.Layer):
         self.self_attention = Attention(dim, num_heads, qk_norm=True, dtype=policy, name="self_attention")
         self.mlp = SwiGLU(dim, mlp_dim, dtype=policy, name="mlp")
         if cross:
-            self.vision_reads_text = Attention(dim, num_heads, qk_norm=True, dtype=policy, name="vision_reads_text")
-            self.text_reads_vision = Attention(dim, num_heads, qk_norm=True, dtype=policy, name="text_reads_vision")
+            self.vision_reads_text = Attention(
+                dim, num_heads, qk_norm=True, dtype=policy, name="vision_reads_text"
+            )
+            self.text_reads_vision = Attention(
+                dim, num_heads, qk_norm=True, dtype=policy, name="text_reads_vision"
+            )
 
     def build(self, input_shape=None):
         self.self_attention.build()

@@ -25,8 +25,8 @@ class PatchEmbedding(keras.layers.Layer):
         super().__init__(**kwargs)
         if patch_size % 2 ** len(stem):
             raise ValueError(
-                f"a stem of {len(stem)} strided convolutions shrinks by {2 ** len(stem)}, which does not divide "
-                f"patch_size={patch_size}; shorten the stem"
+                f"a stem of {len(stem)} strided convolutions shrinks by {2 ** len(stem)}, which does not "
+                f"divide patch_size={patch_size}; shorten the stem"
             )
         self.dim = dim
         self.patch_size = patch_size
@@ -81,8 +81,9 @@ class PatchEmbedding(keras.layers.Layer):
 class TokenEmbedding(keras.layers.Layer):
     """Token ids to vectors plus learned positions, and the tied way back to logits.
 
-    sqrt(D) * (table[token] + positions[t]): the tables start at standard deviation 1 / sqrt(D), so the vectors have
-    unit scale while tied logits do too (Attention Is All You Need, section 3.4, arXiv:1706.03762; TRM).
+    sqrt(D) * (table[token] + positions[t]): the tables start at standard deviation 1 / sqrt(D), so the
+    vectors have unit scale while tied logits do too (Attention Is All You Need, section 3.4,
+    arXiv:1706.03762; TRM).
 
     Args:
         vocab_size: V.  dim: D.  max_length: longest sequence.

@@ -32,8 +32,9 @@ class VLMHRMConfig:
     h_cycles, l_cycles, halt_max_steps, halt_threshold: see `saccade.recursion`.
     text_depth: contextual blocks of the text tower; 0 = embeddings only.
     shuffle: pixel-shuffle factor between tower and core.  fusion_tokens: F.
-    decoder_depth: blocks of the writer, which shares the text embedding.  embedding_dim: width of the retrieval space.
-    attributes: classes of each attribute that the vision tokens name on the way (shape, color, ...); () = none.
+    decoder_depth: blocks of the writer, which shares the text embedding.
+    embedding_dim: width of the retrieval space.
+    attributes: classes of each attribute that vision tokens name on the way (shape, color, ...); () = none.
     q_learning: a second halting output, q_continue.
     """
 
@@ -87,7 +88,7 @@ PRESETS = {
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Where each segment of [task | vision | text | fusion] stands; `grid` is the vision tokens' (rows, columns)."""
+    """Where each segment of [task | vision | text | fusion] stands; `grid`: (rows, columns) of vision."""
 
     grid: tuple[int, int]
     text_length: int
@@ -110,8 +111,8 @@ class VLMHRM(Model):
         carry, outputs = model.step(carry, x, mask, layout) # again, until carry["halted"]
         answer  = model.heads["vqa"](outputs["task"])
 
-    Call: batch: dict of `images` float32 (B, H, W, 3) in [0, 1] (or uint8); `tokens` int32 (B, T); `padding_mask` bool
-        (B, T), True = keep; `task` int32 (B,), index into TASKS.
+    Call: batch: dict of `images` float32 (B, H, W, 3) in [0, 1] (or uint8); `tokens` int32 (B, T);
+        `padding_mask` bool (B, T), True = keep; `task` int32 (B,), index into TASKS.
     Returns: dict of one reasoning step: see `step`, plus `answer_logits` float32 (B, num_answers).
     Source: design of Saccade (VLM-HRM); recursion from TRM, arXiv:2510.04871, and HRM, arXiv:2506.21734.
     """
@@ -143,9 +144,7 @@ class VLMHRM(Model):
             "match": Classifier(c.dim, 2, dtype=policy, name="match"),
             "ground": GroundingHead(c.dim, dtype=policy, name="ground"),
             # The writer shares the reader's words: one table for what is read, written and scored.
-            "write": TextDecoder(
-                self.text, c.decoder_depth, c.num_heads, c.dim, dtype=policy, name="write"
-            ),
+            "write": TextDecoder(self.text, c.decoder_depth, c.num_heads, c.dim, dtype=policy, name="write"),
             "retrieve": DualEncoderHead(c.dim, c.embedding_dim, dtype=policy, name="retrieve"),
         }
         if c.attributes:
@@ -230,9 +229,9 @@ class VLMHRM(Model):
         Args:
             carry: from `initial_carry` or the last step.  x, mask: from `encode`.  layout: of the batch.
             threshold, max_steps: of halting; None = the config's.
-        Returns: carry; outputs: `hidden` float (B, S, D) and its `padding_mask` bool (B, S), the memory a writer
-            reads; `task` float (B, D), its task token; `q_halt`
-            float32 (B,); `q_continue` with q_learning; `scores` float32 (B, A, S, S) with return_scores.
+        Returns: carry; outputs: `hidden` float (B, S, D) and its `padding_mask` bool (B, S), the memory of a
+            writer; `task` float (B, D), its task token; `q_halt` float32 (B,); `q_continue` with q_learning;
+            `scores` float32 (B, A, S, S) with return_scores.
         """
         z_h, z_l, *scores = self.core(
             carry["z_h"], carry["z_l"], x, mask, layout=layout, return_scores=return_scores
@@ -261,7 +260,7 @@ class VLMHRM(Model):
 
 
 def to_unit(images):
-    """uint8 pixels (0..255) to float32 in [0, 1]; float images pass. Batches travel to the device as bytes."""
+    """uint8 pixels (0..255) to float32 in [0, 1]; float images pass. Batches travel as bytes."""
     if keras.backend.standardize_dtype(images.dtype) != "uint8":
         return images
     return ops.cast(images, "float32") / 255.0

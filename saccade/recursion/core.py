@@ -87,7 +87,7 @@ class RecursiveCore(keras.layers.Layer):
             return high(z_h + z_l), z_l
 
         if self.h_cycles > 1:
-            # A loop, not an unrolled graph: it compiles once, and nothing of it is kept for the backward pass.
+            # A loop, not an unrolled graph: it compiles once, and keeps nothing for the backward pass.
             state = (ops.stop_gradient(z_h), ops.stop_gradient(z_l))
             z_h, z_l = ops.fori_loop(0, self.h_cycles - 1, cycle, state)
             z_h, z_l = ops.stop_gradient(z_h), ops.stop_gradient(z_l)

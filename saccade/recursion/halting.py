@@ -47,7 +47,7 @@ def halting_loss(q_halt, correct):
 
 
 def q_continue_target(next_q_halt, next_q_continue, last_step):
-    """Bootstrapped value of going on: sigmoid(max(next q_halt, next q_continue)), next q_halt alone at the end.
+    """Bootstrapped value of going on: sigmoid(max(next q_halt, next q_continue)); at the end of q_halt alone.
 
     Args:
         next_q_halt, next_q_continue: float (B,), logits one step later.

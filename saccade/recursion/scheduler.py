@@ -61,7 +61,7 @@ def run_fixed(step, carry, readout, num_steps: int):
 
 
 def run_slots(step, initial_carry, x, mask, readout, num_slots: int):
-    """Work through N encoded examples with num_slots slots; a halted row's slot takes the next example at once.
+    """Work through N encoded examples with num_slots slots; a halted row's slot takes the next at once.
 
     One loop on the device, no word to the host until all are done. The work is the sum of the steps that the
     examples need, not the number of examples times the steps of the slowest.
@@ -112,5 +112,5 @@ def run_slots(step, initial_carry, x, mask, readout, num_slots: int):
 
 
 def _shapes(step, readout, carry, held):
-    """Shapes and dtypes of one readout. Traced inside a compiled call it costs nothing: the result is unused."""
+    """Shapes and dtypes of one readout. Inside a compiled call it costs nothing: its values are unused."""
     return readout(step(carry, *held)[1])

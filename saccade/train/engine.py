@@ -126,9 +126,7 @@ class Engine:
     def _objectives(self, names: list[str], state: dict) -> dict:
         """name -> (loss, carry, metrics, consumed) of streams that are computed together."""
         objectives = {name: self.streams[name].objective for name in names}
-        batches = {
-            name: queue.peek(state["queues"][name], self.streams[name].batch_size) for name in names
-        }
+        batches = {name: queue.peek(state["queues"][name], self.streams[name].batch_size) for name in names}
         carries = {name: state["carries"][name] for name in names}
         first = objectives[names[0]]
         if len(names) > 1:

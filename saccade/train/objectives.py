@@ -2,11 +2,12 @@
 
 An objective is called as objective(model, carry, batch, seed) -> (loss, carry, metrics, consumed), see
 `saccade.train.engine`. Objectives of one `group` are computed together: their rows share one pass through the
-model, which compiles once and fills the device better. `Recursive` works for every model with encode / layout /
-initial_carry / step.
+model, which compiles once and fills the device better. `Recursive` works for every model with encode / layout
+/ initial_carry / step.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import keras
 from keras import ops
@@ -31,7 +32,7 @@ class Recursive:
     Source: TRM, arXiv:2510.04871, figure 3; with model.config.q_learning also HRM's q_continue target.
     """
 
-    task: object
+    task: Any
     exploration: float = 0.1
     halt_weight: float = 0.5
     ponder_weight: float = 0.0
@@ -144,7 +145,7 @@ class Contrastive:
 
 @dataclass(frozen=True)
 class Perceive:
-    """Name what each vision token sees, before any reasoning: dense supervision for a tower trained from scratch.
+    """Name what each vision token sees, before any reasoning: dense supervision for a tower from scratch.
 
     batch: `images`; `objects` int32 (B, N, attributes), class of the object centred in each token, -1 = none.
     """
@@ -193,8 +194,8 @@ class Answer:
 class Write:
     """Write a text, token by token. data: `decoder_tokens`, `targets` int32 (B, L), `loss_mask` bool (B, L).
 
-    "Correct" is the share of tokens predicted right: a caption has many right wordings, so all-or-nothing would
-    teach halting nothing.
+    "Correct" is the share of tokens predicted right: a caption has many right wordings, so all-or-nothing
+    would teach halting nothing.
     """
 
     name: str = "caption"

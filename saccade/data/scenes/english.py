@@ -9,6 +9,7 @@ import re
 from dataclasses import dataclass
 from functools import cache
 from random import Random
+from typing import Any
 
 from saccade.data.scenes import words
 from saccade.data.scenes.program import ENDS, GROUP_OPS, VALUES, Call
@@ -135,7 +136,8 @@ def predicate(rng: Random, program: Call, be: str) -> str:
 
 
 def _restrict(rng: Random, seen: View, frame: str, that: str, many: bool) -> str:
-    base, slots = seen.base, {"that": that, "be": that, "has": "have" if many else "has"}
+    base = seen.base
+    slots: dict[str, Any] = {"that": that, "be": that, "has": "have" if many else "has"}
     if seen.excluded:
         slots["v"] = value_predicate(rng, *seen.excluded)
     elif seen.wall:

@@ -30,7 +30,7 @@ class Kept:
 
 
 class Pictures:
-    """Random access to 2**31 - 1 rendered scenes of one style; each a function of (split, seed, style, index).
+    """Random access to 2**31 - 1 rendered scenes of one style, functions of (split, seed, style, index).
 
     Args:
         split: "train", "val" or "test".  seed: from 0.  style: "world" or "nlvr".

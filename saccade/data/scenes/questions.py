@@ -19,13 +19,13 @@ from saccade.data.scenes.scene import (
 )
 from saccade.errors import SaccadeError
 
-PALETTES = {
+PALETTES: dict[str, dict[str, tuple[str, ...]]] = {
     "world": {"color": COLORS, "shape": SHAPES, "size": SIZES, "material": MATERIALS},
     "nlvr": {"color": NLVR_COLORS, "shape": NLVR_SHAPES, "size": SIZES},
 }
 ANSWERS = ("yes", "no", *map(str, range(9)), *COLORS, *SHAPES, *SIZES, *MATERIALS)
 _BOOL = (True, False)
-ANSWERS_OF = {
+ANSWERS_OF: dict[str, tuple] = {
     "count_all": tuple(range(2, 9)),
     "count": tuple(range(MAX_COUNT + 1)),
     "count_related": tuple(range(MAX_RELATED_COUNT + 1)),

@@ -1,5 +1,7 @@
 """The steps that lead to an answer, in a few plain words, from the program's trace."""
 
+from random import Random
+
 from saccade.data.scenes import words
 from saccade.data.scenes.captions import attributes
 from saccade.data.scenes.english import noun, value_predicate, view
@@ -8,14 +10,14 @@ from saccade.data.scenes.program import Call
 from saccade.data.scenes.scene import Scene
 
 
-class _Plain:
+class _Plain(Random):
     """Stands in for a random generator: always the first, plain wording."""
 
     def random(self) -> float:
         return 0.0
 
-    def choice(self, options):
-        return options[0]
+    def choice(self, seq):
+        return seq[0]
 
 
 _PLAIN = _Plain()
@@ -66,7 +68,7 @@ def _explain_set(program: Call, values: dict, scene: Scene, steps: list[str], th
 
 def _where(base: Call) -> str:
     if base.op == "relate":
-        return words.STEPS["relate"][base.args[1]]
+        return words.STEP_RELATIONS[base.args[1]]
     if base.op == "same":
         return words.STEPS["same"].replace("{attr}", words.ATTRIBUTE_NOUNS[base.args[1]][0])
     if base.op == "nth":

@@ -375,8 +375,8 @@ CAPTIONS = {
 LIST_ENDS = (" and ", ", and ")
 
 # Rationales: what was looked for, and what was found, step by step.
+STEP_RELATIONS = {"left": "left of it", "right": "right of it", "above": "above it", "below": "below it"}
 STEPS = {
-    "relate": {"left": "left of it", "right": "right of it", "above": "above it", "below": "below it"},
     "same": "same {attr}",
     "intersect": "both",
     "nth": "{k} from the {end}",
