@@ -12,6 +12,8 @@ from saccade.models.vlm_hrm import VLMHRM, VLMHRMConfig
 B, T, L = 3, 7, 6
 H, W = 16, 24
 VOCABULARY, ANSWERS, ATTRIBUTES = 41, 11, (3, 2)
+# For what runs once, where only the time to compile counts.
+FAST_TO_COMPILE = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 
 CONFIG = VLMHRMConfig(
     vocab_size=VOCABULARY,

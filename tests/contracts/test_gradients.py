@@ -27,8 +27,6 @@ OBJECTIVES = {
     "retrieve": Contrastive(),
     "perceive": Perceive(),
 }
-# It runs once, so what counts is the time to compile.
-FAST_TO_COMPILE = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 SEEN = {"vision", "projection"}
 READ = {"text", "text_block_0"}
 REASONED = SEEN | READ | {"fusion", "core", "task_table", "modality_table", "halting"}
@@ -72,7 +70,7 @@ def all_gradients():
             return losses_of(model, seed)
 
     values = [v.value for v in model.trainable_variables], [v.value for v in others], seed.state.value
-    found = jax.jit(jax.jacrev(losses)).lower(*values).compile(compiler_options=FAST_TO_COMPILE)(*values)
+    found = jax.jit(jax.jacrev(losses)).lower(*values).compile(compiler_options=tiny.FAST_TO_COMPILE)(*values)
     names = {id(v): name for name, v in model.named_variables().items()}
     return {
         objective: {
