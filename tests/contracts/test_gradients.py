@@ -69,12 +69,19 @@ def all_gradients():
         with keras.StatelessScope(state_mapping=pairs):
             return losses_of(model, seed)
 
+    def gradients(trained, rest, state, weights):
+        return jax.vjp(lambda values: losses(values, rest, state), trained)[1](weights)[0]
+
     values = [v.value for v in model.trainable_variables], [v.value for v in others], seed.state.value
-    found = jax.jit(jax.jacrev(losses)).lower(*values).compile(compiler_options=tiny.FAST_TO_COMPILE)(*values)
+    # One compiled backward pass, called for each objective. Not jacrev: its batched cotangents leaked from one
+    # objective into another here (jaxlib 0.10.2, CPU); a training step has one cotangent and shows nothing of it.
+    each = jnp.eye(len(OBJECTIVES))
+    compiled = jax.jit(gradients).lower(*values, each[0]).compile(compiler_options=tiny.FAST_TO_COMPILE)
+    found = [compiled(*values, weights) for weights in each]
     names = {id(v): name for name, v in model.named_variables().items()}
     return {
         objective: {
-            names[id(v)]: np.asarray(g[i]) for v, g in zip(model.trainable_variables, found, strict=True)
+            names[id(v)]: np.asarray(g) for v, g in zip(model.trainable_variables, found[i], strict=True)
         }
         for i, objective in enumerate(OBJECTIVES)
     }

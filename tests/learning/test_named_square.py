@@ -1,7 +1,7 @@
 """The reasoning core learns to join what is seen with what is asked: the smallest task that needs both.
 
-Four coloured squares; the text names a colour; the answer is the quadrant where it stands. It catches a real failure:
-perception learned while every answer stayed at chance (docs/decisions/0006).
+Four coloured squares; the text names a colour; the answer is the quadrant where it stands. It catches a real
+failure: perception learned while every answer stayed at chance (docs/decisions/0006).
 """
 
 from dataclasses import dataclass
