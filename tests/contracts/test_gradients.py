@@ -73,8 +73,8 @@ def all_gradients():
         return jax.vjp(lambda values: losses(values, rest, state), trained)[1](weights)[0]
 
     values = [v.value for v in model.trainable_variables], [v.value for v in others], seed.state.value
-    # One compiled backward pass, called for each objective. Not jacrev: its batched cotangents leaked from one
-    # objective into another here (jaxlib 0.10.2, CPU); a training step has one cotangent and shows nothing of it.
+    # One compiled backward pass, called for each objective. Not jacrev: its batched cotangents leaked from
+    # one objective into another here (jaxlib 0.10.2, CPU); with one cotangent, as in training, nothing does.
     each = jnp.eye(len(OBJECTIVES))
     compiled = jax.jit(gradients).lower(*values, each[0]).compile(compiler_options=tiny.FAST_TO_COMPILE)
     found = [compiled(*values, weights) for weights in each]
