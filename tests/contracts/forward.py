@@ -5,7 +5,6 @@ import functools
 from reference import to_numpy
 
 from saccade import backend
-from saccade.heads.region import best_box
 from saccade.models.vlm_hrm import for_task
 
 
@@ -17,7 +16,8 @@ def everything(model, batch, task="vqa"):
     carry = model.initial_carry(x)
     for _ in range(2):  # from states of their own too, not the initial ones only
         carry, outputs = model.step(carry, x, mask, layout)
-    box, confidence = best_box(heads["ground"](outputs["hidden"][:, layout.vision], grid=layout.grid))
+    # Every patch's box and score, not the best one: a tie that flips is no error of rounding.
+    ground = heads["ground"](outputs["hidden"][:, layout.vision], grid=layout.grid)
     texts = heads["retrieve"](
         model.encode_text(batch["tokens"], batch["padding_mask"]), batch["padding_mask"], side="text"
     )
@@ -26,8 +26,7 @@ def everything(model, batch, task="vqa"):
         "statement": heads["statement"](outputs["task"]),
         "match": heads["match"](outputs["task"]),
         "q_halt": outputs["q_halt"],
-        "box": box,
-        "confidence": confidence,
+        **ground,
         "written": heads["write"](batch["decoder_tokens"], outputs["hidden"], mask),
         "image_vector": heads["retrieve"](model.encode_images(batch["images"]), side="image"),
         "text_vector": texts,

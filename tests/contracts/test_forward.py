@@ -17,13 +17,14 @@ def same(a, b, atol=ATOL, rows=slice(None)):
 
 def test_shapes_and_dtypes(model, config):
     result = forward.run(model, tiny.batch())
+    cells = (tiny.H // 8) * (tiny.W // 8)  # patches of 4 px, shuffled by 2
     shapes = {
         "answer": (tiny.ANSWERS,),
         "statement": (2,),
         "match": (2,),
         "q_halt": (),
-        "box": (4,),
-        "confidence": (),
+        "boxes": (cells, 4),
+        "score_logits": (cells,),
         "written": (tiny.L, tiny.VOCABULARY),
         "image_vector": (config.embedding_dim,),
         "text_vector": (config.embedding_dim,),
@@ -41,7 +42,7 @@ def test_outputs_depend_on_image_text_and_task(model):
     first = forward.run(model, batch)
     for changed in ("images", "tokens"):
         second = forward.run(model, {**batch, changed: other[changed]})
-        for key in ("answer", "box", "written", "q_halt"):
+        for key in ("answer", "boxes", "written", "q_halt"):
             assert np.abs(first[key] - second[key]).max() > 1e-4, (changed, key)
     assert np.abs(first["answer"] - forward.run(model, batch, "ground")["answer"]).max() > 1e-4
 
