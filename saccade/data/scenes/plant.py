@@ -58,7 +58,7 @@ def _resize(draft: Draft, program: Call, size: int, scope: tuple, has_room=None)
 
     Returns: (members, candidates, needs), the last two as in `_recipe`; all empty for the n-th of a set.
     """
-    _settle(draft, program, scope, size, exact=program.op == "relate")
+    _settle(draft, program, scope, size, has_room, exact=program.op == "relate")
     if program.op == "nth":
         _resize_at_least(draft, program.args[0], program.args[2], scope)
         return (), (), ()
@@ -126,31 +126,32 @@ def _leave(draft: Draft, i: int, needs: list) -> None:
     raise PlantError
 
 
-def _settle(draft: Draft, program: Call, scope: tuple, size: int = 1, *, exact: bool = False) -> None:
+def _settle(
+    draft: Draft, program: Call, scope: tuple, size: int = 1, accepts=None, *, exact: bool = False
+) -> None:
     """Make every "the ..." inside the program name exactly one object, inner ones first.
 
-    What "left of the ..." refers to is an object with at least `size` others on its left, where there is one;
-    with `exact`, one with neither fewer nor more.
+    What "left of the ..." refers to is an object with at least `size` others on its left, of those that
+    `accepts` is true of, where there is one; with `exact`, one with neither fewer nor more.
     """
     if program.op == "unique":
         _settle_anchor(draft, program, scope)
     elif program.op == "relate":
         anchor, direction = program.args
         axis, sign = AXES[direction]
-        places = {
-            i: sign * (draft.objects[i].box_px[axis] + draft.objects[i].box_px[axis + 2]) for i in scope
-        }
-        along = sorted(places.values(), reverse=True)
-        if exact and size >= len(along):
+        places = {i: sign * draft.run.doubled_center(i, axis) for i in scope}
+        along = sorted([place for i, place in places.items() if not accepts or accepts(i)], reverse=True)
+        if len(along) <= size if exact else not along:
             raise PlantError
-        limit = along[min(size if exact else max(size, 1), len(along) - 1)] if along else 0
         if exact:
-            _settle_anchor(draft, anchor, scope, lambda i: places[i] == limit)
+            _settle_anchor(draft, anchor, scope, lambda i: places[i] == along[size])
         else:
-            _settle_anchor(draft, anchor, scope, lambda i: places[i] <= limit)
+            nearest = along[min(max(size, 1), len(along)) - 1]
+            _settle_anchor(draft, anchor, scope, lambda i: places[i] < nearest)
     else:
+        is_chain = program.op in ("filter", "exclude", "intersect")
         for part in program.programs:
-            _settle(draft, part, scope, size if program.op in ("filter", "exclude", "intersect") else 1)
+            _settle(draft, part, scope, *(size, accepts) if is_chain else ())
 
 
 def _settle_anchor(draft: Draft, program: Call, scope: tuple, has_room=None) -> None:
@@ -241,13 +242,18 @@ def _split(program: Call, answer: bool, rng: Random) -> tuple[bool, bool]:
 def _achieve_comparison(draft: Draft, program: Call, answer: bool, scope: tuple) -> None:
     op, (one, two), rng = program.op, program.args, draft.rng
     if two.op != "number":
-        pairs = [(a, b) for a in range(5) for b in range(5) if _holds(op, a, b) == answer and abs(a - b) < 3]
+        sizes = range(min(5, len(scope) + 1))
+        pairs = [(a, b) for a in sizes for b in sizes if _holds(op, a, b) == answer and abs(a - b) < 3]
+        if not pairs:
+            raise PlantError
         first, second = rng.choice(pairs)
         _resize(draft, one.args[0], first, scope)
         _resize(draft, two.args[0], second, scope)
         return
     limit = two.args[0]
     most = {"count_groups": draft.num_groups, "distinct": len(draft.palette["color"])}.get(one.op, MAX_COUNT)
+    if one.op != "count_groups":
+        most = min(most, len(scope))
     least = 1 if one.op == "distinct" else 0
     near = [n for n in range(least, most + 1) if _holds(op, n, limit) == answer and abs(n - limit) < 3]
     if not near:
@@ -277,7 +283,11 @@ def _recolor(draft: Draft, program: Call, number: int, scope: tuple) -> None:
 
 
 def _achieve_panels(draft: Draft, body: Call, number: int) -> None:
-    chosen = set(draft.rng.sample(range(draft.num_groups), number))
-    for panel in range(draft.num_groups):
-        scope = tuple(i for i in draft.everything if draft.objects[i].group == panel)
-        _achieve(draft, body, panel in chosen, scope)
+    """Make the body true of `number` panels, of those first of which it is so already."""
+    scopes = [
+        tuple([i for i in draft.everything if draft.objects[i].group == panel])
+        for panel in draft.rng.sample(range(draft.num_groups), draft.num_groups)
+    ]
+    scopes.sort(key=lambda scope: not draft.value(body, scope))
+    for rank, scope in enumerate(scopes):
+        _achieve(draft, body, rank < number, scope)
