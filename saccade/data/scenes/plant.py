@@ -134,6 +134,8 @@ def _settle(
     What "left of the ..." refers to is an object with at least `size` others on its left, of those that
     `accepts` is true of, where there is one; with `exact`, one with neither fewer nor more.
     """
+    while program.op in ("filter", "exclude"):
+        program = program.args[0]
     if program.op == "unique":
         _settle_anchor(draft, program, scope)
     elif program.op == "relate":
@@ -149,9 +151,9 @@ def _settle(
             nearest = along[min(max(size, 1), len(along)) - 1]
             _settle_anchor(draft, anchor, scope, lambda i: places[i] < nearest)
     else:
-        is_chain = program.op in ("filter", "exclude", "intersect")
+        passed = (size, accepts) if program.op == "intersect" else ()
         for part in program.programs:
-            _settle(draft, part, scope, *(size, accepts) if is_chain else ())
+            _settle(draft, part, scope, *passed)
 
 
 def _settle_anchor(draft: Draft, program: Call, scope: tuple, has_room=None) -> None:
