@@ -1,5 +1,6 @@
 """What one example is made from: two generators and the options; and scenes planted to order."""
 
+import re
 from dataclasses import dataclass
 from random import Random
 
@@ -14,7 +15,9 @@ from saccade.data.scenes.sample import sample_scene
 from saccade.data.scenes.scene import Scene
 from saccade.errors import SaccadeError
 
-MAX_WORDS = {"question": 40, "statement": 40, "description": 60, "caption": 40, "rationale": 48}
+# In words and punctuation marks, each part of a hyphenated word one: what a tokenizer makes of a text.
+MAX_PIECES = {"question": 48, "statement": 48, "description": 60, "caption": 48, "rationale": 60}
+_PIECE = re.compile(r"\w+|[^\w\s]")
 DEPTHS = tuple(range(1, MAX_DEPTH + 1))
 PANEL_PITCH_PX = 150  # from one nlvr panel to the next
 PLANT_TRIES = 4  # on one layout
@@ -84,8 +87,8 @@ class Job:
 
 
 def fits(text: str, kind: str) -> bool:
-    """Whether a text keeps to its length limit, in words."""
-    return len(text.split()) <= MAX_WORDS[kind]
+    """Whether a text keeps to its length limit."""
+    return len(_PIECE.findall(text)) <= MAX_PIECES[kind]
 
 
 def planted(
