@@ -1,21 +1,31 @@
-"""Root-mean-square normalisation, in float32 whatever the compute dtype."""
+"""Normalisation, in float32 whatever the compute dtype."""
 
 import keras
 from keras import ops
 
 
-def rms(x, epsilon: float = 1e-5):
-    """x / sqrt(mean(x^2)) over the last axis, no scale.
+def rms(x, epsilon: float = 1e-5, axis: int = -1):
+    """x / sqrt(mean(x^2)) over one axis, no scale.
 
     Args:
         x: float (..., D).
         epsilon: added to the mean square.
+        axis: which; the last unless said.
     Returns: float (..., D), dtype of x; computed in float32.
     Source: RMSNorm, arXiv:1910.07467, equation 4 without gain; TRM, arXiv:2510.04871.
     """
     wide = ops.cast(x, "float32")
-    scale = ops.rsqrt(ops.mean(ops.square(wide), axis=-1, keepdims=True) + epsilon)
+    scale = ops.rsqrt(ops.mean(ops.square(wide), axis=axis, keepdims=True) + epsilon)
     return ops.cast(wide * scale, x.dtype)
+
+
+def standardize(x, epsilon: float = 1e-5, axis: int = -1):
+    """(x - mean) / sqrt(variance + epsilon) over one axis: LayerNorm (arXiv:1607.06450) without gain and bias.
+
+    Returns: shape and dtype of x; computed in float32.
+    """
+    wide = ops.cast(x, "float32")
+    return ops.cast(rms(wide - ops.mean(wide, axis=axis, keepdims=True), epsilon, axis), x.dtype)
 
 
 class RMSNorm(keras.layers.Layer):
