@@ -9,7 +9,7 @@ import numpy as np
 from keras import ops
 
 from saccade import losses
-from saccade.train.objectives import Recursive
+from saccade.data.puzzles import maze
 
 
 @dataclass(frozen=True)
@@ -100,6 +100,29 @@ class SudokuSymmetries:
         return ops.reshape(bands + _orders((count, self.box, self.box), seed), (count, self.n))
 
 
+class MazeMirrors:
+    """Draw mazes: each in one of its eight turns and mirror images, labelled anew by the rule of `maze.label`.
+
+    Args: mazes: int (N, cells).
+    Call: index: int32 (B,).  seed: of the draw.
+    Returns: `tokens`, `targets` int32 (B, cells); `puzzle` int32 (B,), all 0.
+    """
+
+    def __init__(self, mazes):
+        images = maze.mirrors(mazes)
+        self.mazes = images.reshape(-1, images.shape[-1])
+        self.labels = maze.label(self.mazes)
+
+    def __call__(self, index, seed) -> dict:
+        count = index.shape[0]
+        image = index * 8 + keras.random.randint((count,), 0, 8, dtype="int32", seed=seed)
+
+        def pick(table):
+            return ops.cast(ops.take(ops.convert_to_tensor(table), image, axis=0), "int32")
+
+        return {"tokens": pick(self.mazes), "targets": pick(self.labels), "puzzle": ops.zeros((count,), "int32")}
+
+
 def _orders(shape: tuple, seed):
     """Uniform permutations along the last axis: int32, of that shape."""
     return ops.cast(ops.argsort(keras.random.uniform(shape, seed=seed), axis=-1), "int32")
@@ -120,12 +143,3 @@ class Indices:
 
 def collate_indices(items: list) -> dict[str, np.ndarray]:
     return {"index": np.asarray(items, np.int32)}
-
-
-def sudoku_objective(
-    puzzles, solutions, smoothing: float = 0.0, stablemax: bool = True, halt_weight: float = 0.5, exploration=0.1
-) -> Drawn:
-    """Fill turned-around Sudokus with deep supervision. The weights are those of TRM unless said."""
-    task = Fill(smoothing, stablemax)
-    objective = Recursive(task, exploration=exploration, halt_weight=halt_weight)
-    return Drawn(objective, SudokuSymmetries(puzzles, solutions))
