@@ -10,6 +10,7 @@ On a CPU the default is a small batch of a small model, so that it ends within s
 
 import argparse
 import time
+from itertools import product
 
 import numpy as np
 
@@ -93,6 +94,7 @@ def main() -> None:
     parser.add_argument("--mixer", nargs="+", default=["mlp_t", "attention"])
     parser.add_argument("--prefix", nargs="+", type=int, help="prefix tokens; default: the fastest known of each")
     parser.add_argument("--unroll", action="store_true", help="unroll the cycles without gradient")
+    parser.add_argument("--chunks", nargs="+", type=int, default=[1], help="parts of the batch, see RecursiveCore")
     parser.add_argument("--remat", action="store_true", help="recompute activations in the backward pass")
     parser.add_argument("--ffn", default="swiglu", choices=("swiglu", "gated_norm"))
     parser.add_argument("--optimizer", default="adam_atan2")
@@ -110,7 +112,7 @@ def main() -> None:
         learning_rate=1e-4, weight_decay=1.0, optimizer=options.optimizer, clip_norm=None, ema_decay=0.999
     )
     print(f"batch {batch}, dim {dim}, h/l cycles {options.cycles}, {precision}, {options.optimizer}")
-    for mixer in options.mixer:
+    for mixer, chunks in product(options.mixer, options.chunks):
         for prefix in options.prefix or ([0] if mixer == "mlp_t" else [7]):
             config = preset(
                 "trm_sudoku",
@@ -122,12 +124,13 @@ def main() -> None:
                 l_cycles=options.cycles[1],
                 ffn=options.ffn,
                 unroll=options.unroll,
+                chunks=chunks,
                 remat=options.remat,
             )
             row = measure(config, batch, steps, precision, train, options.profile)
             mfu = "" if row["mfu"] is None else f"  MFU {100 * row['mfu']:.1f} %"
             print(
-                f"{mixer:9} prefix {prefix:2}  {row['samples_per_s']:9.1f} samples/s  {row['step_ms']:8.2f} ms"
+                f"{mixer:9} prefix {prefix:2} chunks {chunks:2}  {row['samples_per_s']:9.1f} samples/s  {row['step_ms']:8.2f} ms"
                 f"  {row['tflops']:7.2f} TFLOP/s{mfu}  compile {row['compile_s']:.1f} s"
                 f"  peak {row['memory_mib']:.0f} MiB",
                 flush=True,

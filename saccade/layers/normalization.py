@@ -7,6 +7,9 @@ from keras import ops
 def rms(x, epsilon: float = 1e-5, axis: int = -1):
     """x / sqrt(mean(x^2)) over one axis, no scale.
 
+    Its gradient is written out, r (dy - y mean(dy y)) with r = 1 / sqrt(mean(x^2) + epsilon), so that the backward
+    pass keeps y, which the next layer keeps anyway, and not x in float32.
+
     Args:
         x: float (..., D).
         epsilon: added to the mean square.
@@ -14,9 +17,22 @@ def rms(x, epsilon: float = 1e-5, axis: int = -1):
     Returns: float (..., D), dtype of x; computed in float32.
     Source: RMSNorm, arXiv:1910.07467, equation 4 without gain; TRM, arXiv:2510.04871.
     """
-    wide = ops.cast(x, "float32")
-    scale = ops.rsqrt(ops.mean(ops.square(wide), axis=axis, keepdims=True) + epsilon)
-    return ops.cast(wide * scale, x.dtype)
+
+    @ops.custom_gradient
+    def normalize(x):
+        wide = ops.cast(x, "float32")
+        scale = ops.rsqrt(ops.mean(ops.square(wide), axis=axis, keepdims=True) + epsilon)
+        y = ops.cast(wide * scale, x.dtype)
+
+        def gradient(*args, upstream=None):
+            given = ops.cast(args[0] if upstream is None else upstream, "float32")
+            unit = ops.cast(y, "float32")
+            shared = ops.mean(given * unit, axis=axis, keepdims=True)
+            return ops.cast(scale * (given - unit * shared), x.dtype)
+
+        return y, gradient
+
+    return normalize(x)
 
 
 def standardize(x, epsilon: float = 1e-5, axis: int = -1):

@@ -33,7 +33,7 @@ class TRMConfig:
     q_learning: a second halting output, q_continue; a row then halts when q_halt exceeds it.
     head_bias: a bias on the output logits.
     flash: the device's fused attention kernel; None = where device and length allow it (see Attention).
-    remat, unroll: see BlockStack and RecursiveCore.
+    remat, unroll, chunks: see BlockStack and RecursiveCore.
     """
 
     vocab_size: int = 10
@@ -64,6 +64,7 @@ class TRMConfig:
     flash: bool | None = None
     remat: bool = False
     unroll: bool = False
+    chunks: int = 1
 
     def __post_init__(self):
         for name, choices in (
@@ -140,7 +141,16 @@ class TRM(Model):
         low = self._net("net" if not c.h_layers else "low", c.l_layers)
         high = self._net("high", c.h_layers) if c.h_layers else None
         self.core = RecursiveCore(
-            low, high, c.h_cycles, c.l_cycles, c.one_step, c.unroll, dtype=policy, name="core"
+            low,
+            high,
+            c.h_cycles,
+            c.l_cycles,
+            c.one_step,
+            c.unroll,
+            c.chunks,
+            batch_axis=1 if c.mixer == "mlp_t" else 0,
+            dtype=policy,
+            name="core",
         )
         self.halting = Classifier(
             c.dim, 1 + c.q_learning, bias=-5.0, zero_kernel=True, dtype=policy, name="halting"
