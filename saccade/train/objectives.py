@@ -98,7 +98,8 @@ class Recursive:
         free = carry["state"]["halted"]
         drawn = explore_min_steps(free.shape[0], limit, self.exploration, seed)
         min_steps = ops.where(free, drawn, carry["min_steps"])
-        halted = should_halt(outputs["q_halt"], state["steps"], limit, min_steps=min_steps)
+        halting = outputs.get("halting", outputs["q_halt"])  # a model may compare something else
+        halted = should_halt(halting, state["steps"], limit, min_steps=min_steps)
         rows, correct, metrics = self.task(model, outputs, data, layout)
         q_loss = halting_loss(outputs["q_halt"], correct)
         if model.config.q_learning:
