@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from saccade.layers.normalization import rms
+from saccade.layers.rotary import rotary_at, rotary_table, rotate
 
 
 class Attention(keras.layers.Layer):
@@ -19,34 +20,66 @@ class Attention(keras.layers.Layer):
         qk_norm: give every query and key unit RMS per head, so that logits stay within sqrt(E) and attention
             cannot saturate early (Scaling Vision Transformers to 22B, section 2.2, arXiv:2302.05442; no
             gain).
+        num_kv_heads: G, heads of keys and values, each read by num_heads / G query heads (GQA,
+            arXiv:2305.13245); None = num_heads.
+        rope_theta: turn queries and keys by their positions (RoPE); None = no positions.
+        flash: the fused kernel of the device: True = must, None = where device and shapes allow it, False =
+            never. It gives no scores.
+        initializer: of the four kernels.
     Call:
         x: float (B, T, D).
         memory: float (B, M, C), what is attended; None = x itself. Or the pair (keys, values) that
             `project_memory` returned, to read one memory many times.
         attention_mask: bool, broadcastable to (B, T, M), True = may attend; None = all.
         return_scores: also return the weights.
+        positions: with rope_theta, int32 (T,) or (B, T), of the queries and, where memory is None, of the
+            keys; None = 0, 1, ...
     Returns: float (B, T, D), dtype of x; with `return_scores`, also float32 (B, A, T, M).
-    Raises: ValueError: num_heads does not divide dim (states both).
+    Raises: ValueError: num_heads does not divide dim, num_kv_heads does not divide num_heads, or RoPE meets
+        an odd head width (states both).
     Source: Attention Is All You Need, section 3.2, arXiv:1706.03762.
     """
 
-    def __init__(self, dim: int, num_heads: int, use_bias: bool = False, qk_norm: bool = False, **kwargs):
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        use_bias: bool = False,
+        qk_norm: bool = False,
+        num_kv_heads: int | None = None,
+        rope_theta: float | None = None,
+        flash: bool | None = False,
+        initializer="glorot_uniform",
+        **kwargs,
+    ):
         super().__init__(**kwargs)
         if dim % num_heads:
             raise ValueError(f"num_heads={num_heads} does not divide dim={dim}; choose a divisor")
+        num_kv_heads = num_heads if num_kv_heads is None else num_kv_heads
+        if num_heads % num_kv_heads:
+            raise ValueError(
+                f"num_kv_heads={num_kv_heads} does not divide num_heads={num_heads}; choose a divisor"
+            )
         self.dim = dim
         self.num_heads = num_heads
+        self.num_kv_heads = num_kv_heads
         self.use_bias = use_bias
         self.qk_norm = qk_norm
+        self.rope_theta = rope_theta
+        self.flash = flash
         self.head_dim = dim // num_heads
-        self.query = keras.layers.Dense(dim, use_bias=use_bias, dtype=self.dtype_policy, name="query")
+        if rope_theta is not None and self.head_dim % 2:
+            raise ValueError(f"RoPE turns pairs, but a head is {self.head_dim} wide; choose an even width")
+
+        def dense(width, name):
+            return keras.layers.Dense(
+                width, use_bias=use_bias, kernel_initializer=initializer, dtype=self.dtype_policy, name=name
+            )
+
+        self.query = dense(dim, "query")
         # Keys and values share one product: they always read the same input.
-        self.key_value = keras.layers.Dense(
-            2 * dim, use_bias=use_bias, dtype=self.dtype_policy, name="key_value"
-        )
-        self.output_projection = keras.layers.Dense(
-            dim, use_bias=use_bias, dtype=self.dtype_policy, name="output"
-        )
+        self.key_value = dense(2 * num_kv_heads * self.head_dim, "key_value")
+        self.output_projection = dense(dim, "output")
 
     def build(self, input_shape=None, memory_dim: int | None = None):
         self.query.build((None, self.dim))
@@ -54,26 +87,35 @@ class Attention(keras.layers.Layer):
         self.output_projection.build((None, self.dim))
 
     def _split(self, x):
-        return ops.reshape(x, (*ops.shape(x)[:-1], self.num_heads, self.head_dim))
+        return ops.reshape(x, (*ops.shape(x)[:-1], -1, self.head_dim))
 
-    def project_memory(self, memory):
-        """Keys and values of `memory` (B, M, C): two float (B, M, A, E)."""
+    def project_memory(self, memory, positions=None):
+        """Keys and values of `memory` (B, M, C): two float (B, M, G, E). `positions`: of the keys."""
         keys, values = ops.split(self.key_value(memory), 2, axis=-1)
-        return self._normalize(self._split(keys)), self._split(values)
+        return self._place(self._split(keys), positions), self._split(values)
 
-    def _normalize(self, x):
-        return rms(x) if self.qk_norm else x
+    def _place(self, x, positions):
+        x = rms(x) if self.qk_norm else x
+        if self.rope_theta is None:
+            return x
+        if positions is None:
+            return rotate(x, *rotary_table(x.shape[1], self.head_dim, self.rope_theta))
+        return rotate(x, *rotary_at(positions, self.head_dim, self.rope_theta))
 
-    def call(self, x, memory=None, attention_mask=None, return_scores=False):
-        queries = self._normalize(self._split(self.query(x)))
-        if not isinstance(memory, (tuple, list)):
-            memory = self.project_memory(x if memory is None else memory)
+    def call(self, x, memory=None, attention_mask=None, return_scores=False, positions=None):
+        queries = self._place(self._split(self.query(x)), positions)
+        if memory is None:
+            memory = self.project_memory(x, positions)
+        elif not isinstance(memory, (tuple, list)):
+            memory = self.project_memory(memory)
         keys, values = memory
         mask = None if attention_mask is None else ops.expand_dims(attention_mask, 1)
         if return_scores:
+            shared = self.num_heads // self.num_kv_heads
+            keys, values = (ops.repeat(t, shared, axis=2) if shared > 1 else t for t in (keys, values))
             mixed, scores = _attend_with_scores(queries, keys, values, mask)
         else:
-            mixed = ops.dot_product_attention(queries, keys, values, mask=mask, flash_attention=False)
+            mixed = ops.dot_product_attention(queries, keys, values, mask=mask, flash_attention=self.flash)
         if mask is not None:
             readable = ops.transpose(ops.any(mask, axis=-1, keepdims=True), (0, 2, 1, 3))
             mixed = ops.where(readable, mixed, ops.zeros_like(mixed))

@@ -10,49 +10,110 @@ from saccade.layers.normalization import RMSNorm, rms
 class MLP(keras.layers.Layer):
     """Dense, GELU (tanh form), Dense, with biases: the feed-forward net of SigLIP.
 
+    Args: axis: which axis is mixed: -1, or 0 for states whose sequence axis comes first.
     Call: x: float (B, T, D).
     Returns: float (B, T, D), dtype of x.
     """
 
-    def __init__(self, dim: int, mlp_dim: int, **kwargs):
+    def __init__(self, dim: int, mlp_dim: int, axis: int = -1, initializer="glorot_uniform", **kwargs):
         super().__init__(**kwargs)
         self.dim = dim
         self.mlp_dim = mlp_dim
-        self.up = keras.layers.Dense(mlp_dim, dtype=self.dtype_policy, name="up")
-        self.down = keras.layers.Dense(dim, dtype=self.dtype_policy, name="down")
+        self.axis = axis
+        options = {"kernel_initializer": initializer, "dtype": self.dtype_policy}
+        self.up = keras.layers.Dense(mlp_dim, name="up", **options)
+        self.down = keras.layers.Dense(dim, name="down", **options)
 
     def build(self, input_shape=None):
         self.up.build((None, self.dim))
         self.down.build((None, self.mlp_dim))
 
     def call(self, x):
-        return self.down(ops.gelu(self.up(x), approximate=True))
+        return contract(self.down, ops.gelu(contract(self.up, x, self.axis), approximate=True), self.axis)
 
 
 class SwiGLU(keras.layers.Layer):
     """down(silu(gate(x)) * up(x)) without biases; gate and up are one product.
 
+    Args:
+        gated_norm: down(sigmoid(gate) * rms(gate * up)) instead, which bounds what the gate multiplies, so
+            that Muon's large steps stay stable.
+        axis: which axis is mixed: -1, or 0 for states whose sequence axis comes first.
+        initializer: of the kernels.
     Call: x: float (B, T, D).
     Returns: float (B, T, D), dtype of x.
-    Source: GLU Variants Improve Transformer, equation 6, arXiv:2002.05202.
+    Source: GLU Variants Improve Transformer, equation 6, arXiv:2002.05202; gated_norm: Speed is Confidence,
+        arXiv:2601.19085.
     """
 
-    def __init__(self, dim: int, mlp_dim: int, **kwargs):
+    def __init__(
+        self,
+        dim: int,
+        mlp_dim: int,
+        gated_norm: bool = False,
+        axis: int = -1,
+        initializer="glorot_uniform",
+        **kwargs,
+    ):
         super().__init__(**kwargs)
         self.dim = dim
         self.mlp_dim = mlp_dim
-        self.gate_up = keras.layers.Dense(
-            2 * mlp_dim, use_bias=False, dtype=self.dtype_policy, name="gate_up"
-        )
-        self.down = keras.layers.Dense(dim, use_bias=False, dtype=self.dtype_policy, name="down")
+        self.gated_norm = gated_norm
+        self.axis = axis
+        options = {"use_bias": False, "kernel_initializer": initializer, "dtype": self.dtype_policy}
+        self.gate_up = keras.layers.Dense(2 * mlp_dim, name="gate_up", **options)
+        self.down = keras.layers.Dense(dim, name="down", **options)
 
     def build(self, input_shape=None):
         self.gate_up.build((None, self.dim))
         self.down.build((None, self.mlp_dim))
 
     def call(self, x):
-        gate, up = ops.split(self.gate_up(x), 2, axis=-1)
-        return self.down(ops.silu(gate) * up)
+        gate_up = contract(self.gate_up, x, self.axis)
+        if self.gated_norm:
+            gate, up = ops.split(gate_up, 2, axis=self.axis)
+            hidden = ops.sigmoid(gate) * rms(gate * up, axis=self.axis)
+        else:
+            hidden = silu_product(gate_up, self.axis)
+        return contract(self.down, hidden, self.axis)
+
+
+def silu_product(gate_up, axis: int = -1):
+    """silu(gate) * up of the two halves of one axis.
+
+    Its gradient is written out, so that the backward pass keeps the product's inputs and nothing else.
+
+    Args: gate_up: float, 2F along the axis.
+    Returns: float, F along the axis; computed in float32, dtype of gate_up.
+    """
+
+    @ops.custom_gradient
+    def product(gate_up):
+        gate, up = ops.split(ops.cast(gate_up, "float32"), 2, axis=axis)
+        hidden = ops.cast(gate * ops.sigmoid(gate) * up, gate_up.dtype)
+
+        def gradient(*args, upstream=None):
+            given = ops.cast(args[0] if upstream is None else upstream, "float32")
+            gate, up = ops.split(ops.cast(gate_up, "float32"), 2, axis=axis)
+            share = ops.sigmoid(gate)
+            by_gate = given * up * share * (1 + gate * (1 - share))
+            by_up = given * gate * share
+            return ops.cast(ops.concatenate([by_gate, by_up], axis=axis), gate_up.dtype)
+
+        return hidden, gradient
+
+    return product(gate_up)
+
+
+def contract(dense, x, axis: int):
+    """Apply a Dense layer along the last axis, or along the first without moving it: one plain product."""
+    if axis == -1:
+        return dense(x)
+    kernel = ops.cast(dense.kernel, x.dtype)
+    y = ops.tensordot(kernel, x, axes=((0,), (axis,)))
+    if dense.bias is None:
+        return y
+    return y + ops.reshape(ops.cast(dense.bias, x.dtype), (-1,) + (1,) * (len(x.shape) - 1))
 
 
 class EncoderBlock(keras.layers.Layer):

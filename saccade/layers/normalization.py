@@ -1,21 +1,47 @@
-"""Root-mean-square normalisation, in float32 whatever the compute dtype."""
+"""Normalisation, in float32 whatever the compute dtype."""
 
 import keras
 from keras import ops
 
 
-def rms(x, epsilon: float = 1e-5):
-    """x / sqrt(mean(x^2)) over the last axis, no scale.
+def rms(x, epsilon: float = 1e-5, axis: int = -1):
+    """x / sqrt(mean(x^2)) over one axis, no scale.
+
+    Its gradient is written out, r (dy - y mean(dy y)) with r = 1 / sqrt(mean(x^2) + epsilon), so that the backward
+    pass keeps y, which the next layer keeps anyway, and not x in float32.
 
     Args:
         x: float (..., D).
         epsilon: added to the mean square.
+        axis: which; the last unless said.
     Returns: float (..., D), dtype of x; computed in float32.
     Source: RMSNorm, arXiv:1910.07467, equation 4 without gain; TRM, arXiv:2510.04871.
     """
+
+    @ops.custom_gradient
+    def normalize(x):
+        wide = ops.cast(x, "float32")
+        scale = ops.rsqrt(ops.mean(ops.square(wide), axis=axis, keepdims=True) + epsilon)
+        y = ops.cast(wide * scale, x.dtype)
+
+        def gradient(*args, upstream=None):
+            given = ops.cast(args[0] if upstream is None else upstream, "float32")
+            unit = ops.cast(y, "float32")
+            shared = ops.mean(given * unit, axis=axis, keepdims=True)
+            return ops.cast(scale * (given - unit * shared), x.dtype)
+
+        return y, gradient
+
+    return normalize(x)
+
+
+def standardize(x, epsilon: float = 1e-5, axis: int = -1):
+    """(x - mean) / sqrt(variance + epsilon) over one axis: LayerNorm (arXiv:1607.06450) without gain and bias.
+
+    Returns: shape and dtype of x; computed in float32.
+    """
     wide = ops.cast(x, "float32")
-    scale = ops.rsqrt(ops.mean(ops.square(wide), axis=-1, keepdims=True) + epsilon)
-    return ops.cast(wide * scale, x.dtype)
+    return ops.cast(rms(wide - ops.mean(wide, axis=axis, keepdims=True), epsilon, axis), x.dtype)
 
 
 class RMSNorm(keras.layers.Layer):

@@ -44,12 +44,17 @@ class RecursiveCore(keras.layers.Layer):
 
         repeat h_cycles times:  repeat l_cycles times: z_l = f_l(z_l + z_h + x);  z_h = f_h(z_h + z_l)
 
-    No gradient flows through the first h_cycles - 1 cycles; all of it through the last.
+    No gradient flows through the first h_cycles - 1 cycles; all of it through the last, or with `one_step`
+    through its last f_l and its f_h only.
 
     Args:
         low: f_l, a BlockStack.
         high: f_h; None shares f_l (TRM), a net of its own is HRM.
-        h_cycles, l_cycles: see above.
+        h_cycles, l_cycles, one_step: see above.
+        unroll: repeat the cycles without gradient in the graph instead of looping over them.
+        chunks: run the cycles without gradient on so many parts of the batch in turn: what a part makes on the way
+            then fits into the device's cache. The result is the same.
+        batch_axis: 0, or 1 for states (S, B, D).
     Call:
         z_h, z_l, x: float (B, S, D).
         padding_mask, layout: passed to the nets.
@@ -58,7 +63,8 @@ class RecursiveCore(keras.layers.Layer):
     Source: TRM, arXiv:2510.04871, figure 3; HRM, arXiv:2506.21734.
     """
 
-    def __init__(self, low, high=None, h_cycles: int = 1, l_cycles: int = 2, **kwargs):
+    def __init__(self, low, high=None, h_cycles: int = 1, l_cycles: int = 2, one_step: bool = False,
+        unroll: bool = False, chunks: int = 1, batch_axis: int = 0, **kwargs):
         super().__init__(**kwargs)
         if h_cycles < 1 or l_cycles < 1:
             raise ValueError(f"h_cycles={h_cycles} and l_cycles={l_cycles} must be at least 1")
@@ -66,6 +72,10 @@ class RecursiveCore(keras.layers.Layer):
         self.high = high
         self.h_cycles = h_cycles
         self.l_cycles = l_cycles
+        self.one_step = one_step
+        self.unroll = unroll
+        self.chunks = chunks
+        self.batch_axis = batch_axis
 
     def build(self, input_shape=None):
         self.low.build()
@@ -76,23 +86,59 @@ class RecursiveCore(keras.layers.Layer):
         low = partial(self.low, padding_mask=padding_mask, layout=layout)
         high = partial(self.high or self.low, padding_mask=padding_mask, layout=layout)
 
-        def refine(z_h, z_l):
-            for _ in range(self.l_cycles):
-                z_l = low(z_l + z_h + x)
+        def refine(z_h, z_l, x, one_step=False):
+            given = z_h + x
+            for i in range(self.l_cycles):
+                if one_step and i == self.l_cycles - 1:
+                    z_l = ops.stop_gradient(z_l)
+                z_l = low(z_l + given)
             return z_l
 
-        def cycle(_, state):
-            z_h, z_l = state
-            z_l = refine(z_h, z_l)
-            return high(z_h + z_l), z_l
+        def settle(z_h, z_l, x):
+            """All cycles but the last."""
+
+            def cycle(_, state):
+                z_h, z_l = state
+                z_l = refine(z_h, z_l, x)
+                return high(z_h + z_l), z_l
+
+            if not self.unroll:
+                # A loop, not an unrolled graph: it compiles once, and keeps nothing for the backward pass.
+                return ops.fori_loop(0, self.h_cycles - 1, cycle, (z_h, z_l))
+            state = (z_h, z_l)
+            for i in range(self.h_cycles - 1):
+                state = cycle(i, state)
+            return state
 
         if self.h_cycles > 1:
-            # A loop, not an unrolled graph: it compiles once, and keeps nothing for the backward pass.
-            state = (ops.stop_gradient(z_h), ops.stop_gradient(z_l))
-            z_h, z_l = ops.fori_loop(0, self.h_cycles - 1, cycle, state)
+            states = [ops.stop_gradient(t) for t in (z_h, z_l, x)]
+            if self.chunks > 1:
+                if padding_mask is not None:
+                    raise ValueError(f"chunks={self.chunks} knows no padding mask; use chunks=1")
+                z_h, z_l = _in_chunks(settle, states, self.chunks, self.batch_axis)
+            else:
+                z_h, z_l = settle(*states)
             z_h, z_l = ops.stop_gradient(z_h), ops.stop_gradient(z_l)
-        z_l = refine(z_h, z_l)
+        z_l = refine(z_h, z_l, x, self.one_step)
         if return_scores:
             z_h, scores = high(z_h + z_l, return_scores=True)
             return z_h, z_l, scores
         return high(z_h + z_l), z_l
+
+
+def _in_chunks(function, tensors: list, chunks: int, axis: int):
+    """function(*tensors), computed part after part of the batch axis (0 or 1)."""
+    rows = tensors[0].shape[axis]
+    if rows % chunks:
+        raise ValueError(f"chunks={chunks} does not divide the batch of {rows}; choose a divisor")
+
+    def divide(t):
+        shape = (*t.shape[:axis], chunks, rows // chunks, *t.shape[axis + 1 :])
+        return ops.moveaxis(ops.reshape(t, shape), axis, 0)
+
+    def unite(t):
+        t = ops.moveaxis(t, 0, axis)
+        return ops.reshape(t, (*t.shape[:axis], rows, *t.shape[axis + 2 :]))
+
+    parts = ops.map(lambda part: function(*part), tuple(divide(t) for t in tensors))
+    return tuple(unite(t) for t in parts)

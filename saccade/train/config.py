@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 Schedule = Literal["cosine", "constant"]
-OptimizerName = Literal["adamw", "muon", "lion", "sgd"]
+OptimizerName = Literal["adamw", "adam_atan2", "muon", "shape_muon", "lion", "sgd", "sign_sgd"]
 
 
 class Part(BaseModel):
@@ -14,7 +14,7 @@ class Part(BaseModel):
     Args:
         learning_rate_scale: multiplies the run's learning rate.
         freeze: no gradient is computed and no optimiser memory is held.
-        weight_decay: instead of the run's; None = the run's.
+        weight_decay, optimizer: instead of the run's; None = the run's.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -22,6 +22,7 @@ class Part(BaseModel):
     learning_rate_scale: float = Field(1.0, ge=0)
     freeze: bool = False
     weight_decay: float | None = Field(None, ge=0)
+    optimizer: OptimizerName | None = None
 
 
 class TrainConfig(BaseModel):
@@ -31,15 +32,18 @@ class TrainConfig(BaseModel):
         steps: optimiser updates. With `accumulate` = k, each update averages the gradients of k batches.
         learning_rate, warmup_steps, schedule, min_ratio: linear warm-up to `learning_rate`, then `constant`,
             or `cosine` down to `min_ratio` times it at the last step.
-        weight_decay: decoupled; touches variables named `kernel` only (no bias, norm scale or embedding).
+        weight_decay: decoupled; `decay` says what it touches: variables named `kernel` only (no bias, norm
+            scale or embedding), or `all`.
         betas: first and second moment decay. `sgd` uses the first as momentum.
         clip_norm: limit of the global gradient norm; None = none.
-        optimizer: `muon` orthogonalises kernels of two dimensions and treats everything else as Adam does.
+        optimizer: `muon` orthogonalises kernels of two dimensions and treats everything else as Adam does;
+            `shape_muon` is the same with Muon's first step size (rates near 0.02). `sign_sgd` is for tables
+            whose rows are looked up. See saccade.train.optimizers.
         parts: regular expression -> Part. An expression picks the variables whose `path` it matches from the
             start (`vision` or `.*/encoder/`), after the model's own name, which is left out. Each must match
             something, and no variable may be picked twice.
         ema_decay: keep an exponential moving average of the trained weights; None = none.
-        log_every, save_every: in steps. keep: newest checkpoints kept.
+        log_every, save_every, eval_every: in steps; eval_every None = never. keep: newest checkpoints kept.
         time_limit_s: stop cleanly, with a checkpoint, after so many seconds of this process; None = no limit.
         profile: write a JAX profile of steps 10 to 15 to out_dir/profile.
         tensorboard: also write TensorBoard events to out_dir/tensorboard.
@@ -53,6 +57,7 @@ class TrainConfig(BaseModel):
     schedule: Schedule = "cosine"
     min_ratio: float = Field(0.1, ge=0, le=1)
     weight_decay: float = Field(0.0, ge=0)
+    decay: Literal["kernels", "all"] = "kernels"
     betas: tuple[float, float] = (0.9, 0.95)
     clip_norm: float | None = Field(1.0, gt=0)
     optimizer: OptimizerName = "adamw"
@@ -61,6 +66,7 @@ class TrainConfig(BaseModel):
     accumulate: int = Field(1, ge=1)
     log_every: int = Field(50, ge=1)
     save_every: int = Field(1000, ge=1)
+    eval_every: int | None = Field(None, ge=1)
     keep: int = Field(2, ge=1)
     time_limit_s: float | None = Field(None, gt=0)
     seed: int = 0

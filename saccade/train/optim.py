@@ -9,7 +9,8 @@ from keras import ops
 
 from saccade import backend
 from saccade.errors import SaccadeError
-from saccade.train.config import Part, TrainConfig
+from saccade.train.config import OptimizerName, Part, TrainConfig
+from saccade.train.optimizers import AdamATan2, ShapeMuon, SignSGD
 
 
 class Warmup(keras.optimizers.schedules.LearningRateSchedule):
@@ -109,9 +110,10 @@ def make_groups(model, config: TrainConfig) -> list[Group]:
         decay = config.weight_decay if part.weight_decay is None else part.weight_decay
         kernels = [v for v in variables if is_kernel(v)]
         others = [v for v in variables if not is_kernel(v)]
-        for members, member_decay in ((kernels, decay), (others, 0.0)):
+        name = part.optimizer or config.optimizer
+        for members, member_decay in ((kernels, decay), (others, decay if config.decay == "all" else 0.0)):
             if members:
-                optimizer = _make_optimizer(config, rate, member_decay, members is kernels)
+                optimizer = _make_optimizer(config, name, rate, member_decay, members is kernels)
                 optimizer.build(members)
                 groups.append(Group(pattern, members, rate, member_decay, optimizer))
     if not any(group.optimizer for group in groups):
@@ -122,21 +124,25 @@ def make_groups(model, config: TrainConfig) -> list[Group]:
 
 
 def _make_optimizer(
-    config: TrainConfig, rate: float, decay: float, for_kernels: bool
+    config: TrainConfig, name: OptimizerName, rate: float, decay: float, for_kernels: bool
 ) -> keras.optimizers.Optimizer:
     schedule = Warmup(rate, config.warmup_steps, config.steps, config.schedule, config.min_ratio)
     beta_1, beta_2 = config.betas
+    betas = {"beta_1": beta_1, "beta_2": beta_2}
     kinds = keras.optimizers
     # A table of embeddings is a matrix too, but its rows are looked up, not multiplied: Adam, not Muon.
-    if config.optimizer == "adamw" or (config.optimizer == "muon" and not for_kernels):
-        return kinds.AdamW(schedule, weight_decay=decay, beta_1=beta_1, beta_2=beta_2)
-    if config.optimizer == "lion":
-        return kinds.Lion(schedule, weight_decay=decay, beta_1=beta_1, beta_2=beta_2)
-    if config.optimizer == "muon":
+    if name == "adamw" or (name in ("muon", "shape_muon") and not for_kernels):
+        return kinds.AdamW(schedule, weight_decay=decay, **betas)
+    if name == "adam_atan2":
+        return AdamATan2(schedule, weight_decay=decay, **betas)
+    if name == "lion":
+        return kinds.Lion(schedule, weight_decay=decay, **betas)
+    if name in ("muon", "shape_muon"):
         # Decay touches kernels only, as for the others; Muon's Adam branch has a decay of its own.
-        return kinds.Muon(
-            schedule, weight_decay=decay, adam_weight_decay=decay, adam_beta_1=beta_1, adam_beta_2=beta_2
-        )
+        kind = kinds.Muon if name == "muon" else ShapeMuon
+        return kind(schedule, weight_decay=decay, adam_weight_decay=decay, adam_beta_1=beta_1, adam_beta_2=beta_2)
+    if name == "sign_sgd":
+        return SignSGD(schedule, row_decay=decay)
     return kinds.SGD(schedule, momentum=beta_1, weight_decay=decay)
 
 

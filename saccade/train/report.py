@@ -112,17 +112,21 @@ class Report:
 
 
 def describe(record: dict) -> str:
-    """`step 200  loss 0.512  410 examples/s  data wait 0.3%  MFU 21.0%  ETA 1:20` and the other metrics."""
-    words = [
-        f"step {record['step']}",
-        f"loss {record['loss']:.4g}",
-        f"{record['examples_per_s']:.0f} examples/s",
-    ]
-    words.append(f"data wait {100 * record['data_wait']:.1f}%")
-    if record.get("mfu") is not None:
-        words.append(f"MFU {100 * record['mfu']:.1f}%")
-    eta = int(record["eta_s"])
-    words.append(f"ETA {eta // 3600}:{eta // 60 % 60:02d}:{eta % 60:02d}")
+    """`step 200  loss 0.512  410 examples/s  data wait 0.3%  MFU 21.0%  ETA 1:20` and the other metrics.
+
+    A record of an evaluation holds the step, `elapsed_s` and metrics only.
+    """
+    words = [f"step {record['step']}"]
+    if "loss" in record:
+        words.append(f"loss {record['loss']:.4g}")
+        words.append(f"{record['examples_per_s']:.0f} examples/s")
+        words.append(f"data wait {100 * record['data_wait']:.1f}%")
+        if record.get("mfu") is not None:
+            words.append(f"MFU {100 * record['mfu']:.1f}%")
+        eta = int(record["eta_s"])
+        words.append(f"ETA {eta // 3600}:{eta // 60 % 60:02d}:{eta % 60:02d}")
+    elif "elapsed_s" in record:
+        words.append(f"after {record['elapsed_s']:.0f} s")
     words += [
         f"{key} {value:.4g}" for key, value in record.items() if "/" in key and not key.endswith("/consumed")
     ]

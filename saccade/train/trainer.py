@@ -59,6 +59,8 @@ class Trainer:
         out_dir: checkpoints and log.jsonl go there; None = nothing is written.
         resume: continue from the newest intact checkpoint in `out_dir`; False refuses a folder that has any.
         on_save: called with the Trainer after every checkpoint, its weights in the model; may `use_ema`.
+        evaluate: model -> {name: number}, called every `config.eval_every` steps and after the last, with the
+            moving averages in the model if there are any; what it returns goes into the log.
     Raises: SaccadeError: the config does not fit the model, see Engine.
     """
 
@@ -71,14 +73,17 @@ class Trainer:
         resume: bool = True,
         console=None,
         on_save: Callable[["Trainer"], None] | None = None,
+        evaluate: Callable[[keras.Model], dict[str, float]] | None = None,
     ):
         if not streams:
             raise SaccadeError("a Trainer needs at least one stream")
         self.model, self.streams, self.config = model, dict(streams), config
         self.out_dir = Path(out_dir) if out_dir is not None else None
-        self.resume, self.console, self.on_save = resume, console, on_save
+        self.resume, self.console, self.on_save, self.evaluate = resume, console, on_save, evaluate
         self.engine = Engine(model, streams, config)
         self.step = 0
+        self._before_s = 0.0  # seconds of the runs that this one continues
+        self._begin_s = time.monotonic()
         self.state: dict = {}
         self.budgets: dict[str, Budget] = {}
         self.readers: dict[str, Reader] = {}
@@ -95,6 +100,7 @@ class Trainer:
         saved = self._find_checkpoint()
         if saved:
             self.step = saved[2]["step"]
+            self._before_s = saved[2].get("elapsed_s", 0.0)
         log = report.Report(
             self.config.steps, self.step, self.out_dir, self.config.tensorboard, console=self.console
         )
@@ -112,6 +118,11 @@ class Trainer:
             log.close()
         self.engine.write_back(self.state)
         return result
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds in the loop so far, compilation, evaluation, saving and earlier runs included."""
+        return self._before_s + time.monotonic() - self._begin_s
 
     def use_ema(self) -> None:
         """Put the moving averages into the model in place of the last weights, after `fit`."""
@@ -181,6 +192,7 @@ class Trainer:
 
     def _loop(self, log: report.Report) -> Result:
         self._unread: deque = deque()
+        self._begin_s = time.monotonic()
         config, first_step = self.config, self.step
         meter = Meter(self)
         if self.step < config.steps:
@@ -188,7 +200,7 @@ class Trainer:
             meter.flops = flops.count(self.engine.jaxpr(self.state))
             for note in meter.flops.notes:
                 log.say(note)
-        deadline = time.monotonic() + (config.time_limit_s or math.inf)
+        deadline = self._begin_s + (config.time_limit_s or math.inf)
         last = self.step >= config.steps
         while not last:
             self._train_step()
@@ -198,6 +210,8 @@ class Trainer:
                 meter.restart()
             if self.step % config.log_every == 0 or last:
                 log.log(meter.record())
+            if config.eval_every and self.evaluate and (self.step % config.eval_every == 0 or last):
+                log.log(self._evaluate())
             log.progress(self.step)
             if self.out_dir and (self.step % config.save_every == 0 or last):
                 self._save(self.out_dir)
@@ -208,12 +222,20 @@ class Trainer:
         log.say(str(result))
         return result
 
+    def _evaluate(self) -> dict:
+        assert self.evaluate is not None
+        self._settle(1)
+        self.engine.write_back(self.state, ema=self.config.ema_decay is not None)
+        values = {f"eval/{name}": float(value) for name, value in self.evaluate(self.model).items()}
+        return {"step": self.step, "elapsed_s": round(self.elapsed_s, 2), **values}
+
     def _save(self, folder: Path) -> None:
         self._settle(1)
         leaves = checkpoint.flatten(self.state)
         tensors = dict(zip(leaves, backend.to_host(list(leaves.values())), strict=True))
         facts = {
             "config": self.config.model_dump(mode="json"),
+            "elapsed_s": self.elapsed_s,
             "streams": {
                 name: {"pushed": b.pushed, "consumed": b.consumed} for name, b in self.budgets.items()
             },
@@ -285,6 +307,7 @@ class Meter:
         left = trainer.config.steps - trainer.step
         record = {
             "step": trainer.step,
+            "elapsed_s": round(trainer.elapsed_s, 2),
             "loss": values.pop("loss"),
             **rates,
             "eta_s": left / rates["steps_per_s"] if rates["steps_per_s"] else 0.0,

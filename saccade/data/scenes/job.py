@@ -1,5 +1,6 @@
 """What one example is made from: two generators and the options; and scenes planted to order."""
 
+import re
 from dataclasses import dataclass
 from random import Random
 
@@ -13,7 +14,9 @@ from saccade.data.scenes.questions import MAX_DEPTH, PALETTES
 from saccade.data.scenes.sample import sample_scene
 from saccade.data.scenes.scene import Scene
 
-MAX_WORDS = {"question": 40, "statement": 40, "description": 60, "caption": 40, "rationale": 48}
+# In words and punctuation marks, each part of a hyphenated word one: what a tokenizer makes of a text.
+MAX_PIECES = {"question": 48, "statement": 48, "description": 60, "caption": 48, "rationale": 60}
+_PIECE = re.compile(r"\w+|[^\w\s]")
 DEPTHS = tuple(range(1, MAX_DEPTH + 1))
 PLANT_TRIES = 4  # on one layout
 SCENE_TRIES = 30  # layouts for one pair of program and answer, so that no answer is given up for another
@@ -74,8 +77,8 @@ class Job:
 
 
 def fits(text: str, kind: str) -> bool:
-    """Whether a text keeps to its length limit, in words."""
-    return len(text.split()) <= MAX_WORDS[kind]
+    """Whether a text keeps to its length limit."""
+    return len(_PIECE.findall(text)) <= MAX_PIECES[kind]
 
 
 def planted(

@@ -1,0 +1,1 @@
+"""Puzzles as arrays of small integers: Sudoku, mazes, ARC. NumPy only."""

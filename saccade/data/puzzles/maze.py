@@ -1,0 +1,195 @@
+"""Mazes on a square grid: reading, labelling, making, mirroring.
+
+A maze is an int8 vector of side * side cells, row by row: WALL, OPEN, START, GOAL; its label has PATH on the open
+cells of one shortest path.
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from saccade.errors import SaccadeError, printable
+
+WALL, OPEN, START, GOAL, PATH = 1, 2, 3, 4, 5
+CHARACTERS = {"#": WALL, " ": OPEN, ".": OPEN, "S": START, "G": GOAL}
+_SHOWN = " #.SG*"
+# Of several shortest paths the published labels hold the one that, from the start, goes down where it can, else
+# left, else right, else up (all 1,000 published training mazes agree).
+_PREFERENCE = ((1, 0), (0, -1), (0, 1), (-1, 0))
+_FAR = np.iinfo(np.int32).max
+
+
+def parse(text: str) -> np.ndarray:
+    """Read a maze drawn with # walls, spaces or dots, S start, G goal, one line a row.
+
+    Returns: int8 (side * side,).
+    Raises: SaccadeError: rows of unequal length, not square, another character, or not one S and one G.
+    """
+    rows = text.rstrip("\n").split("\n") if text.strip() else []
+    rows = [row.rstrip("\r") for row in rows]
+    if not rows:
+        raise SaccadeError("the maze is empty; draw it with # walls, . open, S start, G goal")
+    width = max(map(len, rows))
+    for number, row in enumerate(rows, 1):
+        if len(row) != width:
+            raise SaccadeError(
+                f"row {number} of the maze has {len(row)} cells, the widest {width}; make all rows equally long"
+            )
+        for column, c in enumerate(row, 1):
+            if c not in CHARACTERS:
+                raise SaccadeError(
+                    f"{printable(c)!r} at row {number} column {column} is none of # . S G and space; redraw it"
+                )
+    if len(rows) != width:
+        raise SaccadeError(f"the maze is {len(rows)} x {width}; make it square")
+    cells = np.array([CHARACTERS[c] for row in rows for c in row], np.int8)
+    for name, kind in (("S", START), ("G", GOAL)):
+        count = int((cells == kind).sum())
+        if count != 1:
+            raise SaccadeError(f"the maze has {count} cells {name}; draw exactly one")
+    return cells
+
+
+def to_text(maze) -> str:
+    """As `parse` reads it, `*` for the path."""
+    maze = np.asarray(maze).ravel()
+    side = round(len(maze) ** 0.5)
+    return "\n".join("".join(_SHOWN[c] for c in row) for row in maze.reshape(side, side))
+
+
+def load(path) -> tuple[np.ndarray, np.ndarray]:
+    """Read the published arrays: an npz file with `inputs` and `labels`, uint8 (N, cells).
+
+    Raises: SaccadeError: unreadable, arrays missing or of other shapes, or cells of another kind.
+    """
+    try:
+        with np.load(Path(path), allow_pickle=False) as file:
+            inputs, labels = file["inputs"], file["labels"]
+    except (OSError, ValueError, KeyError) as error:
+        raise SaccadeError(
+            f"cannot read mazes from {path}: {error}; give an npz with inputs and labels"
+        ) from error
+    side = round(inputs.shape[-1] ** 0.5) if inputs.ndim == 2 else 0
+    if inputs.shape != labels.shape or not side or side * side != inputs.shape[1]:
+        raise SaccadeError(
+            f"{path} holds inputs {inputs.shape} and labels {labels.shape}; both must be (N, side * side)"
+        )
+    for name, array, last in (("inputs", inputs, GOAL), ("labels", labels, PATH)):
+        if array.min() < WALL or array.max() > last:
+            raise SaccadeError(f"{path}: {name} must hold cells {WALL} to {last}, found {array.min()} to {array.max()}")
+    return inputs.astype(np.int8), labels.astype(np.int8)
+
+
+def distances(mazes, kind: int = GOAL) -> np.ndarray:
+    """Steps from every cell to the one of a kind: int32 (N, side, side), very large where there is no way."""
+    grids = _grids(mazes)
+    walls = grids == WALL
+    found = np.where(grids == kind, 0, _FAR).astype(np.int32)
+    for step in range(1, grids[0].size):
+        front = found == step - 1
+        if not front.any():
+            break
+        beside = np.zeros_like(front)
+        for move in _PREFERENCE:
+            beside |= _shift(front, move, False)
+        found[beside & ~walls & (found == _FAR)] = step
+    return found
+
+
+def label(mazes) -> np.ndarray:
+    """The published label of each maze: int8 (N, cells).
+
+    Raises: SaccadeError: a maze has no way from start to goal (names the first).
+    """
+    grids = _grids(mazes)
+    left = distances(mazes)
+    rows, columns = (axis.copy() for axis in np.nonzero(grids == START)[1:])
+    every = np.arange(len(grids))
+    blocked = left[every, rows, columns] == _FAR
+    if blocked.any():
+        raise SaccadeError(
+            f"maze {int(blocked.argmax()) + 1} has no way from start to goal; open a wall between them"
+        )
+    padded = np.pad(left, ((0, 0), (1, 1), (1, 1)), constant_values=_FAR)
+    answers = grids.copy()
+    while True:
+        here = left[every, rows, columns]
+        walking = here > 1
+        if not walking.any():
+            return answers.reshape(len(grids), -1)
+        moved = ~walking
+        for down, right in _PREFERENCE:
+            go = ~moved & (padded[every, rows + 1 + down, columns + 1 + right] == here - 1)
+            rows, columns = rows + go * down, columns + go * right
+            moved |= go
+        answers[every[walking], rows[walking], columns[walking]] = PATH
+
+
+def check(maze) -> np.ndarray:
+    """The published label of one maze. Raises: SaccadeError: no way from start to goal."""
+    return label(np.asarray(maze).reshape(1, -1))[0]
+
+
+def solved(mazes, answers) -> np.ndarray:
+    """Whether each answer draws one shortest path and leaves the rest alone: int (N, cells) each -> bool (N,)."""
+    grids, drawn = _grids(mazes), _grids(answers)
+    path = drawn == PATH
+    kept = ((drawn == grids) | (path & (grids == OPEN))).all((1, 2))
+    start, goal = distances(mazes, START), distances(mazes, GOAL)
+    length = np.where(grids == START, goal, 0).sum((1, 2))
+    # Every cell drawn is on some shortest path, there are as many as one path has, and each but the start touches
+    # one that is a step nearer to the start: that is one path.
+    on_path = path & (start.astype(np.int64) + goal == length[:, None, None])
+    count = path.sum((1, 2))
+    chain = path | (grids == START) | (grids == GOAL)
+    touching = np.zeros(grids.shape, int)
+    for move in _PREFERENCE:
+        touching += _shift(chain, move, False) & (_shift(start, move, -1) == start - 1)
+    linked = ((touching >= 1) | ~chain | (grids == START)).all((1, 2))
+    return kept & (length < _FAR) & (on_path == path).all((1, 2)) & (count == length - 1) & linked
+
+
+def mirrors(mazes) -> np.ndarray:
+    """All eight turns and mirror images: int8 (N, 8, cells), the first the maze itself."""
+    grids = _grids(mazes)
+    turned = [np.rot90(grids, k, (1, 2)) for k in range(4)]
+    images = turned + [grid[:, :, ::-1] for grid in turned]
+    return np.stack([image.reshape(len(grids), -1) for image in images], axis=1)
+
+
+def generate(rng: np.random.Generator, side: int = 30, walls: float = 0.37) -> tuple[np.ndarray, np.ndarray]:
+    """A random maze and its label: start and goal lie as far apart as a random start allows.
+
+    Args: walls: share of cells that are walls, as in the published mazes.
+    """
+    while True:
+        cells = np.where(rng.random(side * side) < walls, WALL, OPEN).astype(np.int8)
+        free = np.flatnonzero(cells == OPEN)
+        if len(free) < 2:
+            continue
+        cells[rng.choice(free)] = START
+        away = distances(cells[None], START)[0].ravel()
+        reached = np.where(away < _FAR, away, -1)
+        if reached.max() >= side:  # else the start was shut in: try again
+            cells[rng.choice(np.flatnonzero(reached == reached.max()))] = GOAL
+            return cells, check(cells)
+
+
+def generate_many(rng: np.random.Generator, count: int, side: int = 30) -> tuple[np.ndarray, np.ndarray]:
+    """`generate`, count times: int8 (count, cells) each."""
+    mazes, labels = zip(*(generate(rng, side) for _ in range(count)), strict=True)
+    return np.stack(mazes), np.stack(labels)
+
+
+def _grids(mazes) -> np.ndarray:
+    mazes = np.asarray(mazes)
+    side = round(mazes.shape[-1] ** 0.5)
+    return mazes.reshape(-1, side, side)
+
+
+def _shift(grids, move, fill):
+    """What stands one move back of each cell, `fill` outside: moved[r, c] = grids[r - down, c - right]."""
+    down, right = move
+    padded = np.pad(grids, ((0, 0), (1, 1), (1, 1)), constant_values=fill)
+    side = grids.shape[1]
+    return padded[:, 1 - down : 1 - down + side, 1 - right : 1 - right + side]

@@ -1,0 +1,109 @@
+"""The block of TRM and HRM: mix the sequence, then the channels, normalise after each."""
+
+import keras
+
+from saccade.layers.attention import Attention
+from saccade.layers.blocks import MLP, SwiGLU
+from saccade.layers.normalization import rms, standardize
+
+MIXERS = ("attention", "mlp_t")
+NORM_TYPES = ("rms", "layer")
+NORM_POSITIONS = ("post", "pre")
+FFNS = ("swiglu", "gated_norm", "gelu")
+_NORMS = {"rms": rms, "layer": standardize}
+
+
+class ReasoningBlock(keras.layers.Layer):
+    """h = norm(h + mix(h)); h = norm(h + ffn(h)), or pre-norm h = h + mix(norm(h)), the same for ffn.
+
+    With `mlp_t` the mixer is a feed-forward net along the sequence axis, and its norm too is taken along that
+    axis, as in the published code. States then carry the sequence first, (S, B, D): every product is one plain
+    matrix product, with nothing transposed.
+
+    Args:
+        dim: D.  mlp_dim: inner width of the channel net.
+        mixer: `attention` (non-causal, no biases) or `mlp_t`.
+        num_heads, rope_theta, flash: of the attention; see Attention.
+        seq_len, seq_mlp_dim: S and the inner width of the sequence net.
+        ffn: `swiglu`, `gated_norm` (see SwiGLU) or `gelu`; used for both nets.
+        norm_type: `rms` or `layer`, neither with learned parameters.  norm_position: `post` or `pre`.
+        epsilon: of the norms.
+    Call:
+        z: float (B, S, D); (S, B, D) with mlp_t.
+        padding_mask, layout: unused; a puzzle has no padding.
+        return_scores: also return what the attention looked at.
+    Returns: float, shape and dtype of z[, scores float32 (B, A, S, S)].
+    Source: TRM, arXiv:2510.04871, section 4; HRM, arXiv:2506.21734.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        mlp_dim: int,
+        mixer: str = "attention",
+        num_heads: int = 8,
+        rope_theta: float | None = 1e4,
+        flash: bool | None = None,
+        seq_len: int = 0,
+        seq_mlp_dim: int = 0,
+        ffn: str = "swiglu",
+        norm_type: str = "rms",
+        norm_position: str = "post",
+        epsilon: float = 1e-5,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.norm = _NORMS[norm_type]
+        self.norm_position = norm_position
+        self.epsilon = epsilon
+        self.mix_axis = 0 if mixer == "mlp_t" else -1
+        normal = keras.initializers.LecunNormal  # truncated; an instance a kernel, else they start equal
+        policy = self.dtype_policy
+        if mixer == "mlp_t":
+            self.mixer = _net(ffn, seq_len, seq_mlp_dim, axis=0, dtype=policy, name="mlp_t")
+        else:
+            self.mixer = Attention(
+                dim,
+                num_heads,
+                rope_theta=rope_theta,
+                flash=flash,
+                initializer=normal,
+                dtype=policy,
+                name="attention",
+            )
+        self.mlp = _net(ffn, dim, mlp_dim, dtype=policy, name="mlp")
+
+    def build(self, input_shape=None):
+        self.mixer.build()
+        self.mlp.build()
+
+    def call(self, z, padding_mask=None, layout=None, return_scores=False):
+        scores = []
+
+        def mix(z):
+            if not return_scores:
+                return self.mixer(z)
+            mixed, found = self.mixer(z, return_scores=True)
+            scores.append(found)
+            return mixed
+
+        z = self._sublayer(z, mix, self.mix_axis)
+        z = self._sublayer(z, self.mlp, -1)
+        return (z, *scores) if return_scores else z
+
+    def _sublayer(self, z, function, axis):
+        if self.norm_position == "post":
+            return self.norm(z + function(z), self.epsilon, axis)
+        return z + function(self.norm(z, self.epsilon, axis))
+
+
+def _net(ffn: str, dim: int, mlp_dim: int, **kwargs):
+    normal = keras.initializers.LecunNormal
+    if ffn == "gelu":
+        return MLP(dim, mlp_dim, initializer=normal, **kwargs)
+    return SwiGLU(dim, mlp_dim, gated_norm=ffn == "gated_norm", initializer=normal, **kwargs)
+
+
+def inner_width(dim: int, expansion: float, multiple: int = 256) -> int:
+    """Width of a gated net: expansion * dim * 2/3, rounded, then up to a multiple."""
+    return -(-round(expansion * dim * 2 / 3) // multiple) * multiple

@@ -1,0 +1,176 @@
+"""What the puzzle recipes share: their settings and the Trainer made from them."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from saccade import backend
+from saccade.data.puzzles import maze, sudoku
+from saccade.models.trm import HRM, PRESETS, TRM
+from saccade.solve import Solver, measure
+from saccade.train.config import Part, TrainConfig
+from saccade.train.objectives import Recursive
+from saccade.train.puzzles import (
+    Drawn,
+    Fill,
+    Indices,
+    MazeMirrors,
+    SudokuSymmetries,
+    collate_indices,
+)
+from saccade.train.stream import Stream
+from saccade.train.trainer import Trainer
+
+# The published TRM's optimisers: AdamATan2 for everything, sign SGD for the puzzle embedding.
+PUBLISHED = TrainConfig(
+    steps=65_104,
+    learning_rate=1e-4,
+    warmup_steps=2_000,
+    schedule="constant",
+    weight_decay=1.0,
+    decay="all",
+    optimizer="adam_atan2",
+    parts={"puzzle_table": Part(optimizer="sign_sgd")},
+    clip_norm=None,
+    ema_decay=0.999,
+    log_every=200,
+    save_every=2_000,
+    eval_every=1_000,
+)
+SMOKE_TRAIN = {
+    "precision": "float32",
+    "batch": 6,
+    "train.steps": 3,
+    "train.log_every": 1,
+    "train.eval_every": 2,
+    "train.save_every": 3,
+    "train.warmup_steps": 1,
+}
+
+
+class PuzzleConfig(BaseModel):
+    """Everything that can be overridden.
+
+    Args:
+        preset, model: of saccade.models.trm, and fields of it to replace.  init: a model directory to start from.
+        batch: rows that reason at once.
+        smoothing, stablemax: of the cells' cross-entropy.  halt_weight, exploration: see Recursive.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    preset: str
+    model: dict = {}
+    init: str | None = None
+    precision: str = "mixed_bfloat16"
+    batch: int = 768
+    smoothing: float = 0.0
+    stablemax: bool = True
+    halt_weight: float = 0.5
+    exploration: float = 0.1
+    seed: int = 0
+    train: TrainConfig = PUBLISHED
+
+
+def build(
+    config: PuzzleConfig,
+    out_dir: Path | None,
+    name: str,
+    draw: Callable,
+    size: int,
+    tokens: np.ndarray,
+    right: Callable,
+    **changes,
+) -> Trainer:
+    """A Trainer that draws puzzles on the device, solves held-out ones as it goes, and writes out_dir/model.
+
+    Args:
+        name: of the stream.  draw, size: of the training puzzles, see Drawn.
+        tokens, right: of the validation puzzles, see solve.measure.
+        changes: fields of the preset that the data decides.
+    """
+    kind = HRM if config.preset.startswith("hrm") else TRM
+    if config.init:
+        model = kind.load(config.init, dtype=config.precision)
+    else:
+        backend.seed_everything(config.seed)
+        model = kind(replace(PRESETS[config.preset], **changes, **config.model), dtype=config.precision)
+    task = Fill(config.smoothing, config.stablemax)
+    objective = Recursive(task, exploration=config.exploration, halt_weight=config.halt_weight)
+    stream = Stream(Indices(size), collate_indices, Drawn(objective, draw), config.batch)
+    solver = Solver(model)
+
+    def evaluate(_) -> dict[str, float]:
+        return measure(solver, tokens, right)
+
+    def export(trainer: Trainer) -> None:
+        if out_dir is not None:
+            if config.train.ema_decay:
+                trainer.use_ema()
+            trainer.model.save(out_dir / "model", dtype="bfloat16")
+
+    return Trainer(model, {name: stream}, config.train, out_dir, on_save=export, evaluate=evaluate)
+
+
+class SudokuConfig(PuzzleConfig):
+    """As PuzzleConfig, and the puzzles.
+
+    Args:
+        train_file, val_file: text, one puzzle a line.  made: puzzles to make where there is no file.
+        box: of the puzzles made, 3 or 2.
+    """
+
+    train_file: str | None = None
+    val_file: str | None = None
+    made: int = 64
+    box: int = 3
+
+
+def build_sudoku(config: SudokuConfig, out_dir: Path | None) -> Trainer:
+    def read(file: str | None, seed: int) -> np.ndarray:
+        if file is not None:
+            return sudoku.read(file)
+        rng = np.random.default_rng(seed)
+        return np.stack([sudoku.generate(rng, config.box)[0] for _ in range(config.made)])
+
+    train, val = read(config.train_file, seed=1), read(config.val_file, seed=2)
+    draw = SudokuSymmetries(train, sudoku.check_all(train))
+    return build(config, out_dir, "sudoku", draw, len(train), val, lambda cells: sudoku.solved(val, cells))
+
+
+class MazeConfig(PuzzleConfig):
+    """As PuzzleConfig, and the mazes.
+
+    Args:
+        file: the published arrays (see maze.load).  held_out: so many of its last mazes are for validation.
+        made, side: without a file, how many to make and how large.
+    """
+
+    file: str | None = None
+    held_out: int = 100
+    made: int = 40
+    side: int = 30
+
+
+def build_maze(config: MazeConfig, out_dir: Path | None) -> Trainer:
+    """`eval/exact` compares with the published labels, as published; another shortest path counts as wrong."""
+    if config.file is not None:
+        inputs, labels = maze.load(config.file)
+    else:
+        inputs, labels = maze.generate_many(np.random.default_rng(1), config.made, config.side)
+    held = min(config.held_out, len(inputs) // 2)
+    val = inputs[-held:]
+    draw = MazeMirrors(inputs[:-held])
+    return build(
+        config,
+        out_dir,
+        "maze",
+        draw,
+        len(inputs) - held,
+        val,
+        lambda cells: (cells == labels[-held:]).all(1),
+        seq_len=val.shape[1],
+    )

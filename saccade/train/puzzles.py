@@ -1,0 +1,145 @@
+"""What TRM and HRM learn: fill every cell; and puzzles turned around on the device, a new one for every draw."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from saccade import losses
+from saccade.data.puzzles import maze
+
+
+@dataclass(frozen=True)
+class Fill:
+    """Predict every cell of the answer. data: `tokens`, `targets` int32 (B, L); `puzzle` int32 (B,);
+    `loss_mask` bool (B, L) where some cells do not count.
+
+    Args:
+        smoothing, stablemax: see losses.cross_entropy; TRM and HRM are published with stablemax.
+    """
+
+    smoothing: float = 0.0
+    stablemax: bool = True
+
+    def inputs(self, data):
+        return {key: data[key] for key in ("tokens", "puzzle")}
+
+    def __call__(self, model, outputs, data, layout):
+        logits, targets = outputs["logits"], data["targets"]
+        cells = losses.cross_entropy(logits, targets, self.smoothing, self.stablemax)
+        hits = ops.equal(ops.cast(ops.argmax(logits, axis=-1), "int32"), targets)
+        mask = data.get("loss_mask", ops.ones_like(hits))
+        correct = ops.all(ops.logical_or(hits, ops.logical_not(mask)), axis=-1)
+        share = ops.mean(losses.masked_mean(ops.cast(hits, "float32"), mask))
+        return losses.masked_mean(cells, mask), correct, {"cells": share}
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """An objective whose examples are made on the device, inside the compiled step.
+
+    The stream brings `index` int32 (B,) only; `draw` looks the puzzles up in a table that the compiled step
+    holds, and turns each around with the step's seed. The carry keeps what was drawn until its slot halts; a
+    puzzle that no slot took comes again, turned otherwise.
+
+    Args:
+        objective: such as Recursive(Fill()).
+        draw: (index, seed) -> data of the objective's task.
+    """
+
+    objective: Any
+    draw: Callable
+
+    def initial_carry(self, model, batch) -> dict:
+        # Every slot of a first carry is empty: what is drawn here only gives it its shape.
+        return self.objective.initial_carry(model, self.draw(batch["index"], keras.random.SeedGenerator(0)))
+
+    def __call__(self, model, carry, batch, seed):
+        return self.objective(model, carry, self.draw(batch["index"], seed), seed)
+
+
+class SudokuSymmetries:
+    """Draw Sudokus: digits renamed, bands, stacks, rows and columns moved, transposed (`sudoku.shuffle`).
+
+    Args: puzzles, solutions: int (N, cells), 0 = blank.
+    Call: index: int32 (B,).  seed: of the draw.
+    Returns: `tokens`, `targets` int32 (B, cells); `puzzle` int32 (B,), all 0.
+    """
+
+    def __init__(self, puzzles, solutions):
+        self.puzzles, self.solutions = np.asarray(puzzles, np.int8), np.asarray(solutions, np.int8)
+        self.cells = self.puzzles.shape[1]
+        self.n = round(self.cells**0.5)
+        self.box = round(self.n**0.5)
+
+    def __call__(self, index, seed) -> dict:
+        count, n = index.shape[0], self.n
+        digits = ops.pad(_orders((count, n), seed) + 1, ((0, 0), (1, 0)))  # a blank stays a blank
+        rows, columns = self._lines(count, seed), self._lines(count, seed)
+        source = ops.expand_dims(rows, 2) * n + ops.expand_dims(columns, 1)
+        flipped = ops.reshape(keras.random.uniform((count,), seed=seed) < 0.5, (-1, 1, 1))
+        source = ops.where(flipped, ops.transpose(source, (0, 2, 1)), source)
+        source = ops.reshape(source, (count, self.cells))
+
+        def move(table):
+            grid = ops.cast(ops.take(ops.convert_to_tensor(table), index, axis=0), "int32")
+            return ops.take_along_axis(digits, ops.take_along_axis(grid, source, axis=1), axis=1)
+
+        return {
+            "tokens": move(self.puzzles),
+            "targets": move(self.solutions),
+            "puzzle": ops.zeros((count,), "int32"),
+        }
+
+    def _lines(self, count: int, seed):
+        """Orders of n lines that keep bands together: int32 (B, n)."""
+        bands = ops.expand_dims(_orders((count, self.box), seed), 2) * self.box
+        return ops.reshape(bands + _orders((count, self.box, self.box), seed), (count, self.n))
+
+
+class MazeMirrors:
+    """Draw mazes: each in one of its eight turns and mirror images, labelled anew by the rule of `maze.label`.
+
+    Args: mazes: int (N, cells).
+    Call: index: int32 (B,).  seed: of the draw.
+    Returns: `tokens`, `targets` int32 (B, cells); `puzzle` int32 (B,), all 0.
+    """
+
+    def __init__(self, mazes):
+        images = maze.mirrors(mazes)
+        self.mazes = images.reshape(-1, images.shape[-1])
+        self.labels = maze.label(self.mazes)
+
+    def __call__(self, index, seed) -> dict:
+        count = index.shape[0]
+        image = index * 8 + keras.random.randint((count,), 0, 8, dtype="int32", seed=seed)
+
+        def pick(table):
+            return ops.cast(ops.take(ops.convert_to_tensor(table), image, axis=0), "int32")
+
+        return {"tokens": pick(self.mazes), "targets": pick(self.labels), "puzzle": ops.zeros((count,), "int32")}
+
+
+def _orders(shape: tuple, seed):
+    """Uniform permutations along the last axis: int32, of that shape."""
+    return ops.cast(ops.argsort(keras.random.uniform(shape, seed=seed), axis=-1), "int32")
+
+
+class Indices:
+    """The source of a `Drawn` stream: item i is i."""
+
+    def __init__(self, size: int):
+        self.size = size
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __getitem__(self, i: int) -> int:
+        return i
+
+
+def collate_indices(items: list) -> dict[str, np.ndarray]:
+    return {"index": np.asarray(items, np.int32)}
