@@ -7,6 +7,7 @@ import numpy as np
 from keras import ops
 
 from saccade import backend
+from saccade.recursion.scheduler import run_fixed
 
 
 class Solver:
@@ -46,6 +47,30 @@ class Solver:
             return ops.scan(body, carry, length=self.model.config.halt_max_steps)[1]
 
         return self._call("trace", function, as_batch(tokens, puzzle))
+
+    def last(self, tokens, puzzle=None, batch_size: int = 256) -> tuple[np.ndarray, np.ndarray]:
+        """The answer after all steps, batch after batch.
+
+        Returns: cells int8 (N, L); q_halt float32 (N,).
+        """
+        batch = as_batch(tokens, puzzle)
+        parts = []
+        for start in range(0, len(batch["tokens"]), batch_size):
+            # The last batch repeats its first rows: one shape, one compilation.
+            rows = np.arange(start, start + batch_size) % len(batch["tokens"])
+            parts.append(self._call("last", self._last, {key: value[rows] for key, value in batch.items()}))
+        cells, q_halt = (np.concatenate(column)[: len(batch["tokens"])] for column in zip(*parts, strict=True))
+        return cells, q_halt
+
+    def _last(self, batch):
+        x, mask = self.model.encode(batch)
+        outputs, _ = run_fixed(
+            lambda carry: self.model.step(carry, x, mask),
+            self.model.initial_carry(x),
+            lambda outputs: (ops.cast(ops.argmax(outputs["logits"], axis=-1), "int8"), outputs["q_halt"]),
+            self.model.config.halt_max_steps,
+        )
+        return outputs
 
 
 def as_batch(tokens, puzzle=None) -> dict:

@@ -14,8 +14,10 @@ from saccade.data.puzzles import maze
 
 @dataclass(frozen=True)
 class Fill:
-    """Predict every cell of the answer. data: `tokens`, `targets` int32 (B, L); `puzzle` int32 (B,);
-    `loss_mask` bool (B, L) where some cells do not count.
+    """Predict every cell of the answer.
+
+    data: `tokens`, `targets` int32 (B, L); `puzzle` int32 (B,); `loss_mask` bool (B, L) where some cells do
+    not count.
 
     Args:
         smoothing, stablemax: see losses.cross_entropy; TRM and HRM are published with stablemax.
@@ -121,6 +123,48 @@ class MazeMirrors:
             return ops.cast(ops.take(ops.convert_to_tensor(table), image, axis=0), "int32")
 
         return {"tokens": pick(self.mazes), "targets": pick(self.labels), "puzzle": ops.zeros((count,), "int32")}
+
+
+class ArcDraws:
+    """Draw a demonstration of an ARC task in a random view, moved to a random place of the canvas.
+
+    Args: table: see arc.Table.
+    Call: index: int32 (B,), the task.  seed: of the draw.
+    Returns: `tokens`, `targets` int32 (B, cells); `puzzle` int32 (B,); `loss_mask` bool (B, cells), False on
+        padding.
+    """
+
+    def __init__(self, table):
+        self.table = table
+        self.side = round(table.inputs.shape[1] ** 0.5)
+
+    def __call__(self, index, seed) -> dict:
+        t, side = self.table, self.side
+        start, count = (ops.take(ops.convert_to_tensor(a), index, axis=0) for a in (t.start, t.count))
+        shares = keras.random.uniform((index.shape[0], 3), seed=seed)
+        example = start + _below(shares[:, 0], count)
+        room = ops.cast(ops.take(ops.convert_to_tensor(t.room), example, axis=0), "int32")
+        # A cell comes from as far up and left as the pair moves; what comes from outside is padding.
+        lines = ops.expand_dims(ops.arange(side, dtype="int32"), 0)
+        rows = lines - ops.expand_dims(_below(shares[:, 1], room[:, 0] + 1), 1)
+        columns = lines - ops.expand_dims(_below(shares[:, 2], room[:, 1] + 1), 1)
+        rows, columns = ops.expand_dims(rows, 2), ops.expand_dims(columns, 1)
+        inside = ops.reshape(ops.logical_and(rows >= 0, columns >= 0), (-1, side * side))
+        source = ops.reshape(ops.maximum(rows, 0) * side + ops.maximum(columns, 0), (-1, side * side))
+
+        def move(table):
+            cells = ops.cast(ops.take(ops.convert_to_tensor(table), example, axis=0), "int32")
+            return ops.where(inside, ops.take_along_axis(cells, source, axis=1), 0)
+
+        targets = move(t.outputs)
+        puzzle = ops.take(ops.convert_to_tensor(t.puzzle), example, axis=0)
+        return {"tokens": move(t.inputs), "targets": targets, "puzzle": puzzle, "loss_mask": targets > 0}
+
+
+def _below(share, limit):
+    """int32 in [0, limit) from a uniform share in [0, 1)."""
+    found = ops.cast(ops.floor(share * ops.cast(limit, "float32")), "int32")
+    return ops.minimum(found, limit - 1)  # the product may round up
 
 
 def _orders(shape: tuple, seed):
