@@ -21,6 +21,7 @@ from saccade.train.puzzles import (
     Indices,
     MazeMirrors,
     SudokuSymmetries,
+    WinnerTakesAll,
     collate_indices,
 )
 from saccade.train.stream import Stream
@@ -100,7 +101,8 @@ def build(
         backend.seed_everything(config.seed)
         model = kind(replace(PRESETS[config.preset], **(changes | config.model)), dtype=config.precision)
     task = Fill(config.smoothing, config.stablemax)
-    objective = Recursive(task, exploration=config.exploration, halt_weight=config.halt_weight)
+    learn = WinnerTakesAll if model.config.num_chains > 1 else Recursive
+    objective = learn(task, exploration=config.exploration, halt_weight=config.halt_weight)
     stream = Stream(Indices(size), collate_indices, Drawn(objective, draw), config.batch)
     solver = Solver(model)
 

@@ -10,6 +10,8 @@ from keras import ops
 
 from saccade import losses
 from saccade.data.puzzles import maze
+from saccade.recursion.halting import explore_min_steps, halting_loss, should_halt
+from saccade.recursion.scheduler import refill, where_rows
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,71 @@ class Fill:
         correct = ops.all(ops.logical_or(hits, ops.logical_not(mask)), axis=-1)
         share = ops.mean(losses.masked_mean(ops.cast(hits, "float32"), mask))
         return losses.masked_mean(cells, mask), correct, {"cells": share}
+
+
+@dataclass(frozen=True)
+class WinnerTakesAll:
+    """K chains of reasoning for every puzzle, from different first z_l; the one of least loss teaches.
+
+    Only the winner's loss is learnt from, so a chain may specialise. Every chain goes on from its own z_l and from
+    the winner's z_h; the winner decides about halting. Solving needs one chain, the first.
+
+    K is the model's num_chains; K = 1 is `Recursive`, at K times the price otherwise.
+
+    Args: see saccade.train.objectives.Recursive.
+    Source: Speed is Confidence, arXiv:2601.19085.
+    """
+
+    task: Any
+    exploration: float = 0.1
+    halt_weight: float = 0.5
+
+    def initial_carry(self, model, batch) -> dict:
+        state = self._first(model, batch)
+        count = state["steps"].shape[0] // model.config.num_chains
+        every = ops.ones((count,), dtype="bool")
+        return {"data": batch, "state": state, "halted": every, "min_steps": ops.ones((count,), "int32")}
+
+    def _first(self, model, data) -> dict:
+        x, _ = self._encode(model, data)
+        chains = model.config.num_chains
+        return model.initial_carry(x, ops.arange(x.shape[0], dtype="int32") % chains)
+
+    def _encode(self, model, data):
+        x, mask = model.encode(self.task.inputs(data))
+        return ops.repeat(x, model.config.num_chains, axis=0), ops.repeat(mask, model.config.num_chains, axis=0)
+
+    def __call__(self, model, carry, batch, seed):
+        chains, limit = model.config.num_chains, model.config.halt_max_steps
+        free = carry["halted"]
+        data, consumed = refill(free, carry["data"], batch)
+        x, mask = self._encode(model, data)
+        state = where_rows(ops.repeat(free, chains), self._first(model, data), carry["state"])
+        state, outputs = model.step(state, x, mask)
+        each = keras.tree.map_structure(lambda t: ops.repeat(t, chains, axis=0), data)
+        rows, correct, _ = self.task(model, outputs, each, None)
+        winner = ops.argmin(ops.stop_gradient(ops.reshape(rows, (-1, chains))), axis=-1)
+        winner = ops.cast(winner, "int32") + ops.arange(free.shape[0], dtype="int32") * chains
+
+        def own(t):
+            return ops.take(t, winner, axis=0)
+
+        steps, correct = own(state["steps"]), own(correct)
+        drawn = explore_min_steps(free.shape[0], limit, self.exploration, seed)
+        min_steps = ops.where(free, drawn, carry["min_steps"])
+        halted = should_halt(own(outputs["halting"]), steps, limit, min_steps=min_steps)
+        q_loss = halting_loss(own(outputs["q_halt"]), correct)
+        loss = ops.mean(own(rows) + self.halt_weight * q_loss)
+        done = ops.cast(halted, "float32")
+        count = ops.sum(done)
+        metrics = {
+            "correct": (ops.sum(ops.cast(correct, "float32") * done), count),
+            "steps": (ops.sum(ops.cast(steps, "float32") * done), count),
+            "q_loss": ops.mean(q_loss),
+            "first_wins": ops.mean(ops.cast(ops.equal(winner % chains, 0), "float32")),
+        }
+        state = {**state, "z_h": ops.repeat(own(state["z_h"]), chains, axis=0)}
+        return loss, {"data": data, "state": state, "halted": halted, "min_steps": min_steps}, metrics, consumed
 
 
 @dataclass(frozen=True)
