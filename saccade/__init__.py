@@ -11,8 +11,12 @@ os.environ.setdefault("KERAS_BACKEND", "jax")
 _WHERE = {
     "load": "saccade.pipeline",
     "Pipeline": "saccade.pipeline",
+    "HRM": "saccade.models.trm",
     "Processor": "saccade.data.processor",
+    "PuzzleModel": "saccade.puzzles",
     "SaccadeError": "saccade.errors",
+    "TRM": "saccade.models.trm",
+    "TRMConfig": "saccade.models.trm",
     "Trainer": "saccade.train.trainer",
     "VLMHRM": "saccade.models.vlm_hrm",
     "VLMHRMConfig": "saccade.models.vlm_hrm",

@@ -244,11 +244,8 @@ def available() -> list[ModelInfo]:
     return found
 
 
-def load(name_or_folder: str | Path = "vlm_hrm_scenes") -> Pipeline:
-    """A bundled model by name, or a directory that `Pipeline.save` wrote.
-
-    Raises: SaccadeError: no such model or directory; altered or unreadable files.
-    """
+def find_model(name_or_folder: str | Path) -> Path:
+    """The directory of a bundled model, or the one given. Raises: SaccadeError: there is neither."""
     folder = Path(name_or_folder)
     if not folder.is_dir():
         folder = BUNDLED / str(name_or_folder)
@@ -258,9 +255,25 @@ def load(name_or_folder: str | Path = "vlm_hrm_scenes") -> Pipeline:
                 f"bundled models: {names}" if names else "none ships yet: train one, then give its directory"
             )
             raise SaccadeError(f"no model or directory is called {str(name_or_folder)!r}; {fix}")
+    return folder
+
+
+def load(name_or_folder: str | Path = "vlm_hrm_scenes"):
+    """A bundled model by name, or a directory that a recipe wrote.
+
+    Returns: a Pipeline for a VLM-HRM, a PuzzleModel for a TRM or HRM.
+    Raises: SaccadeError: no such model or directory; altered or unreadable files.
+    """
     from saccade import backend
+    from saccade.model import read_config
+
+    folder = find_model(name_or_folder)
+    backend.enable_compilation_cache()
+    if read_config(folder).get("model") in ("TRM", "HRM"):
+        from saccade.puzzles import read_puzzle_model
+
+        return read_puzzle_model(folder)
     from saccade.data.processor import Processor
     from saccade.models.vlm_hrm import VLMHRM
 
-    backend.enable_compilation_cache()
     return Pipeline(VLMHRM.load(folder), Processor.load(folder))

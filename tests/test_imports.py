@@ -18,7 +18,7 @@ ROWS = (
     ("backend", "model", "layers", "losses"),
     ("fusion", "recursion"),
     ("models", "heads", "hub"),
-    ("train", "generate", "reason", "solve", "evaluation", "pipeline", "search", "export"),
+    ("train", "generate", "reason", "solve", "puzzles", "evaluation", "pipeline", "search", "export"),
     ("analyse", "serve", "cli", "recipes"),
 )
 ROW_OF = {name: number for number, row in enumerate(ROWS) for name in row}

@@ -8,7 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 import saccade
-from saccade.cli import look, scenes, training
+from saccade.cli import look, scenes, solve, training
 from saccade.cli.output import print_error, wants_json
 from saccade.errors import SaccadeError
 
@@ -67,6 +67,7 @@ def _root(
 look.register(app)
 scenes.register(app)
 training.register(app)
+solve.register(app)
 
 
 def main() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import typer
 
 from saccade.cli.output import JsonOption, ModelOption, bar, plural, print_json, say
+from saccade.errors import SaccadeError
 
 
 class AskTask(StrEnum):
@@ -22,10 +23,14 @@ ThresholdOption: Any = typer.Option(
 )
 
 
-def _load(name: str):
+def load_pipeline(name: str):
+    """The model of that name, which must see and read."""
     import saccade
 
-    return saccade.load(name)
+    model = saccade.load(name)
+    if not hasattr(model, "ask"):
+        raise SaccadeError(f"{name} is a model of puzzles; use `saccade solve`, or another --model")
+    return model
 
 
 def logit(share: float | None) -> float | None:
@@ -63,7 +68,7 @@ def ask(
         check_output(attention)
     question = check_text(question)
     pixels = _pixels(image)
-    pipeline = _load(model)
+    pipeline = load_pipeline(model)
     options = {"task": str(task), "max_steps": max_steps, "threshold": logit(threshold)}
     if not (explain or attention):
         answer = pipeline.ask(pixels, question, **options)
@@ -111,7 +116,7 @@ def _attention_picture(pixels, explanation, question: str):
 def caption(image: str = ImageArgument, model: str = ModelOption, json: bool = JsonOption) -> None:
     """Describe an image."""
     pixels = _pixels(image)
-    result = _load(model).caption(pixels)
+    result = load_pipeline(model).caption(pixels)
     if json:
         return print_json(result.to_json())
     say(result.text, "bold")
@@ -135,7 +140,7 @@ def ground(
         check_output(out)
     phrase = check_text(phrase)
     pixels = _pixels(image)
-    result = _load(model).ground(pixels, phrase)
+    result = load_pipeline(model).ground(pixels, phrase)
     if out:
         save_image(draw_box(pixels, result.box_px, f"{phrase}  {result.confidence:.0%}"), out)
     if json:
@@ -158,7 +163,7 @@ def match(
 
     text = check_text(text)
     pixels = _pixels(image)
-    result = _load(model).match(pixels, text)
+    result = load_pipeline(model).match(pixels, text)
     if json:
         return print_json(result.to_json())
     verdict = "match" if result.probability >= 0.5 else "no match"

@@ -4,7 +4,7 @@ from enum import StrEnum
 
 import typer
 
-from saccade.cli.look import ThresholdOption, logit
+from saccade.cli.look import ThresholdOption, load_pipeline, logit
 from saccade.cli.output import JsonOption, print_json, say
 
 
@@ -61,11 +61,10 @@ def evaluate(
     json: bool = JsonOption,
 ) -> None:
     """Measure a model on fresh examples."""
-    import saccade
     from saccade.evaluation import evaluate as measure
 
     result = measure(
-        saccade.load(model),
+        load_pipeline(model),
         data=data,
         task=str(task),
         num=num,

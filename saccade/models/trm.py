@@ -81,6 +81,8 @@ class TRMConfig:
                 f"num_puzzles={self.num_puzzles} needs a prefix for the puzzle embedding; set prefix_tokens to "
                 "at least 1, or num_puzzles=0"
             )
+        if self.num_chains > 1 and self.q_learning:
+            raise ValueError(f"num_chains={self.num_chains} does not go with q_learning; use one or the other")
         if self.num_chains < 1:
             raise ValueError(f"num_chains={self.num_chains} must be at least 1")
 

@@ -1,5 +1,6 @@
 """What the puzzle recipes share: their settings and the Trainer made from them."""
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -8,17 +9,19 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from saccade import backend
-from saccade.data.puzzles import maze, sudoku
+from saccade.data.puzzles import arc, maze, sudoku
 from saccade.models.trm import HRM, PRESETS, TRM
 from saccade.solve import Solver, measure
 from saccade.train.config import Part, TrainConfig
 from saccade.train.objectives import Recursive
 from saccade.train.puzzles import (
+    ArcDraws,
     Drawn,
     Fill,
     Indices,
     MazeMirrors,
     SudokuSymmetries,
+    WinnerTakesAll,
     collate_indices,
 )
 from saccade.train.stream import Stream
@@ -81,15 +84,14 @@ def build(
     name: str,
     draw: Callable,
     size: int,
-    tokens: np.ndarray,
-    right: Callable,
+    evaluate: Callable[[Solver], dict[str, float]],
     **changes,
 ) -> Trainer:
     """A Trainer that draws puzzles on the device, solves held-out ones as it goes, and writes out_dir/model.
 
     Args:
         name: of the stream.  draw, size: of the training puzzles, see Drawn.
-        tokens, right: of the validation puzzles, see solve.measure.
+        evaluate: what to log of a solver.
         changes: fields of the preset that the data decides.
     """
     kind = HRM if config.preset.startswith("hrm") else TRM
@@ -97,14 +99,12 @@ def build(
         model = kind.load(config.init, dtype=config.precision)
     else:
         backend.seed_everything(config.seed)
-        model = kind(replace(PRESETS[config.preset], **changes, **config.model), dtype=config.precision)
+        model = kind(replace(PRESETS[config.preset], **(changes | config.model)), dtype=config.precision)
     task = Fill(config.smoothing, config.stablemax)
-    objective = Recursive(task, exploration=config.exploration, halt_weight=config.halt_weight)
+    learn = WinnerTakesAll if model.config.num_chains > 1 else Recursive
+    objective = learn(task, exploration=config.exploration, halt_weight=config.halt_weight)
     stream = Stream(Indices(size), collate_indices, Drawn(objective, draw), config.batch)
     solver = Solver(model)
-
-    def evaluate(_) -> dict[str, float]:
-        return measure(solver, tokens, right)
 
     def export(trainer: Trainer) -> None:
         if out_dir is not None:
@@ -112,7 +112,9 @@ def build(
                 trainer.use_ema()
             trainer.model.save(out_dir / "model", dtype="bfloat16")
 
-    return Trainer(model, {name: stream}, config.train, out_dir, on_save=export, evaluate=evaluate)
+    return Trainer(
+        model, {name: stream}, config.train, out_dir, on_save=export, evaluate=lambda _: evaluate(solver)
+    )
 
 
 class SudokuConfig(PuzzleConfig):
@@ -138,7 +140,11 @@ def build_sudoku(config: SudokuConfig, out_dir: Path | None) -> Trainer:
 
     train, val = read(config.train_file, seed=1), read(config.val_file, seed=2)
     draw = SudokuSymmetries(train, sudoku.check_all(train))
-    return build(config, out_dir, "sudoku", draw, len(train), val, lambda cells: sudoku.solved(val, cells))
+
+    def evaluate(solver: Solver) -> dict[str, float]:
+        return measure(solver, val, lambda cells: sudoku.solved(val, cells))
+
+    return build(config, out_dir, "sudoku", draw, len(train), evaluate)
 
 
 class MazeConfig(PuzzleConfig):
@@ -164,13 +170,59 @@ def build_maze(config: MazeConfig, out_dir: Path | None) -> Trainer:
     held = min(config.held_out, len(inputs) // 2)
     val = inputs[-held:]
     draw = MazeMirrors(inputs[:-held])
-    return build(
-        config,
-        out_dir,
-        "maze",
-        draw,
-        len(inputs) - held,
-        val,
-        lambda cells: (cells == labels[-held:]).all(1),
-        seq_len=val.shape[1],
-    )
+
+    def evaluate(solver: Solver) -> dict[str, float]:
+        return measure(solver, val, lambda cells: (cells == labels[-held:]).all(1))
+
+    return build(config, out_dir, "maze", draw, len(inputs) - held, evaluate, seq_len=val.shape[1])
+
+
+class ArcConfig(PuzzleConfig):
+    """As PuzzleConfig, and the tasks.
+
+    Args:
+        folders: of tasks whose demonstrations are trained on, those of `eval_folder` included.
+        eval_folder: the tasks whose tests are scored.
+        views, eval_views: of each task, for training and for voting (at most `views`).
+        made, side: without folders, how many tasks to make; side of the canvas.
+    """
+
+    folders: list[str] = []
+    eval_folder: str | None = None
+    views: int = 1_001
+    eval_views: int = 32
+    made: int = 6
+    side: int = 30
+
+
+def build_arc(config: ArcConfig, out_dir: Path | None) -> Trainer:
+    """`eval/pass@2` lets each test's views vote, see arc.vote. The outputs of tests are never trained on."""
+    rng = np.random.default_rng(config.seed)
+    if config.eval_folder is None:
+        scored = [arc.generate(rng, config.side) for _ in range(config.made)]
+    else:
+        scored = arc.read_folder(config.eval_folder)
+    names = {task.name for task in scored}
+    others = [task for folder in config.folders for task in arc.read_folder(folder) if task.name not in names]
+    table = arc.make_table([*scored, *others], config.views, rng, config.side)
+    tests = _first_views([test for test in table.tests if test["task"] in names], config.eval_views)
+    cells = np.stack([test["cells"] for test in tests])
+    puzzles = np.array([test["puzzle"] for test in tests])
+
+    def evaluate(solver: Solver) -> dict[str, float]:
+        answers, sure = solver.last(cells, puzzles, config.batch)
+        return {"pass@2": arc.score(scored, arc.vote(tests, answers, sure))}
+
+    changes = {"seq_len": config.side**2, "num_puzzles": table.num_puzzles}
+    return build(config, out_dir, "arc", ArcDraws(table), len(table.start), evaluate, **changes)
+
+
+def _first_views(tests: list[dict], count: int) -> list[dict]:
+    seen: Counter = Counter()
+    kept = []
+    for test in tests:
+        key = (test["task"], test["test"])
+        if seen[key] < count:
+            kept.append(test)
+        seen[key] += 1
+    return kept

@@ -10,12 +10,16 @@ from keras import ops
 
 from saccade import losses
 from saccade.data.puzzles import maze
+from saccade.recursion.halting import explore_min_steps, halting_loss, should_halt
+from saccade.recursion.scheduler import refill, where_rows
 
 
 @dataclass(frozen=True)
 class Fill:
-    """Predict every cell of the answer. data: `tokens`, `targets` int32 (B, L); `puzzle` int32 (B,);
-    `loss_mask` bool (B, L) where some cells do not count.
+    """Predict every cell of the answer.
+
+    data: `tokens`, `targets` int32 (B, L); `puzzle` int32 (B,); `loss_mask` bool (B, L) where some cells do
+    not count.
 
     Args:
         smoothing, stablemax: see losses.cross_entropy; TRM and HRM are published with stablemax.
@@ -35,6 +39,71 @@ class Fill:
         correct = ops.all(ops.logical_or(hits, ops.logical_not(mask)), axis=-1)
         share = ops.mean(losses.masked_mean(ops.cast(hits, "float32"), mask))
         return losses.masked_mean(cells, mask), correct, {"cells": share}
+
+
+@dataclass(frozen=True)
+class WinnerTakesAll:
+    """K chains of reasoning for every puzzle, from different first z_l; the one of least loss teaches.
+
+    Only the winner's loss is learnt from, so a chain may specialise. Every chain goes on from its own z_l and from
+    the winner's z_h; the winner decides about halting. Solving needs one chain, the first.
+
+    K is the model's num_chains; K = 1 is `Recursive`, at K times the price otherwise.
+
+    Args: see saccade.train.objectives.Recursive.
+    Source: Speed is Confidence, arXiv:2601.19085.
+    """
+
+    task: Any
+    exploration: float = 0.1
+    halt_weight: float = 0.5
+
+    def initial_carry(self, model, batch) -> dict:
+        state = self._first(model, batch)
+        count = state["steps"].shape[0] // model.config.num_chains
+        every = ops.ones((count,), dtype="bool")
+        return {"data": batch, "state": state, "halted": every, "min_steps": ops.ones((count,), "int32")}
+
+    def _first(self, model, data) -> dict:
+        x, _ = self._encode(model, data)
+        chains = model.config.num_chains
+        return model.initial_carry(x, ops.arange(x.shape[0], dtype="int32") % chains)
+
+    def _encode(self, model, data):
+        x, mask = model.encode(self.task.inputs(data))
+        return ops.repeat(x, model.config.num_chains, axis=0), ops.repeat(mask, model.config.num_chains, axis=0)
+
+    def __call__(self, model, carry, batch, seed):
+        chains, limit = model.config.num_chains, model.config.halt_max_steps
+        free = carry["halted"]
+        data, consumed = refill(free, carry["data"], batch)
+        x, mask = self._encode(model, data)
+        state = where_rows(ops.repeat(free, chains), self._first(model, data), carry["state"])
+        state, outputs = model.step(state, x, mask)
+        each = keras.tree.map_structure(lambda t: ops.repeat(t, chains, axis=0), data)
+        rows, correct, _ = self.task(model, outputs, each, None)
+        winner = ops.argmin(ops.stop_gradient(ops.reshape(rows, (-1, chains))), axis=-1)
+        winner = ops.cast(winner, "int32") + ops.arange(free.shape[0], dtype="int32") * chains
+
+        def own(t):
+            return ops.take(t, winner, axis=0)
+
+        steps, correct = own(state["steps"]), own(correct)
+        drawn = explore_min_steps(free.shape[0], limit, self.exploration, seed)
+        min_steps = ops.where(free, drawn, carry["min_steps"])
+        halted = should_halt(own(outputs["halting"]), steps, limit, min_steps=min_steps)
+        q_loss = halting_loss(own(outputs["q_halt"]), correct)
+        loss = ops.mean(own(rows) + self.halt_weight * q_loss)
+        done = ops.cast(halted, "float32")
+        count = ops.sum(done)
+        metrics = {
+            "correct": (ops.sum(ops.cast(correct, "float32") * done), count),
+            "steps": (ops.sum(ops.cast(steps, "float32") * done), count),
+            "q_loss": ops.mean(q_loss),
+            "first_wins": ops.mean(ops.cast(ops.equal(winner % chains, 0), "float32")),
+        }
+        state = {**state, "z_h": ops.repeat(own(state["z_h"]), chains, axis=0)}
+        return loss, {"data": data, "state": state, "halted": halted, "min_steps": min_steps}, metrics, consumed
 
 
 @dataclass(frozen=True)
@@ -121,6 +190,48 @@ class MazeMirrors:
             return ops.cast(ops.take(ops.convert_to_tensor(table), image, axis=0), "int32")
 
         return {"tokens": pick(self.mazes), "targets": pick(self.labels), "puzzle": ops.zeros((count,), "int32")}
+
+
+class ArcDraws:
+    """Draw a demonstration of an ARC task in a random view, moved to a random place of the canvas.
+
+    Args: table: see arc.Table.
+    Call: index: int32 (B,), the task.  seed: of the draw.
+    Returns: `tokens`, `targets` int32 (B, cells); `puzzle` int32 (B,); `loss_mask` bool (B, cells), False on
+        padding.
+    """
+
+    def __init__(self, table):
+        self.table = table
+        self.side = round(table.inputs.shape[1] ** 0.5)
+
+    def __call__(self, index, seed) -> dict:
+        t, side = self.table, self.side
+        start, count = (ops.take(ops.convert_to_tensor(a), index, axis=0) for a in (t.start, t.count))
+        shares = keras.random.uniform((index.shape[0], 3), seed=seed)
+        example = start + _below(shares[:, 0], count)
+        room = ops.cast(ops.take(ops.convert_to_tensor(t.room), example, axis=0), "int32")
+        # A cell comes from as far up and left as the pair moves; what comes from outside is padding.
+        lines = ops.expand_dims(ops.arange(side, dtype="int32"), 0)
+        rows = lines - ops.expand_dims(_below(shares[:, 1], room[:, 0] + 1), 1)
+        columns = lines - ops.expand_dims(_below(shares[:, 2], room[:, 1] + 1), 1)
+        rows, columns = ops.expand_dims(rows, 2), ops.expand_dims(columns, 1)
+        inside = ops.reshape(ops.logical_and(rows >= 0, columns >= 0), (-1, side * side))
+        source = ops.reshape(ops.maximum(rows, 0) * side + ops.maximum(columns, 0), (-1, side * side))
+
+        def move(table):
+            cells = ops.cast(ops.take(ops.convert_to_tensor(table), example, axis=0), "int32")
+            return ops.where(inside, ops.take_along_axis(cells, source, axis=1), 0)
+
+        targets = move(t.outputs)
+        puzzle = ops.take(ops.convert_to_tensor(t.puzzle), example, axis=0)
+        return {"tokens": move(t.inputs), "targets": targets, "puzzle": puzzle, "loss_mask": targets > 0}
+
+
+def _below(share, limit):
+    """int32 in [0, limit) from a uniform share in [0, 1)."""
+    found = ops.cast(ops.floor(share * ops.cast(limit, "float32")), "int32")
+    return ops.minimum(found, limit - 1)  # the product may round up
 
 
 def _orders(shape: tuple, seed):

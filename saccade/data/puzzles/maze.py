@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from saccade.data.puzzles.moves import Moves
 from saccade.errors import SaccadeError, printable
 
 WALL, OPEN, START, GOAL, PATH = 1, 2, 3, 4, 5
@@ -155,6 +156,14 @@ def mirrors(mazes) -> np.ndarray:
     turned = [np.rot90(grids, k, (1, 2)) for k in range(4)]
     images = turned + [grid[:, :, ::-1] for grid in turned]
     return np.stack([image.reshape(len(grids), -1) for image in images], axis=1)
+
+
+def draw_moves(rng: np.random.Generator, mazes) -> Moves:
+    """One of the eight turns and mirror images for each of int (B, cells)."""
+    count, cells = mazes.shape
+    images = mirrors(np.arange(cells)[None])[0]
+    names = np.tile(np.arange(PATH + 1), (count, 1))
+    return Moves(names, images[rng.integers(len(images), size=count)])
 
 
 def generate(rng: np.random.Generator, side: int = 30, walls: float = 0.37) -> tuple[np.ndarray, np.ndarray]:

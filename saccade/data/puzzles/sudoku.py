@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from saccade.data.puzzles.moves import Moves
 from saccade.errors import SaccadeError, printable
 
 BLANKS = ".0_*?xX"
@@ -210,25 +211,25 @@ def generate(rng: np.random.Generator, box: int = 3, givens: int = 0) -> tuple[n
 
 
 def shuffle(rng: np.random.Generator, puzzles, grids) -> tuple[np.ndarray, np.ndarray]:
-    """Another puzzle of the same kind: digits renamed, bands, stacks, rows, columns moved, or transposed.
+    """Another puzzle of the same kind, with its solution moved alike: int (B, cells) each, see `draw_moves`."""
+    moves = draw_moves(rng, np.asarray(puzzles))
+    return moves.apply(puzzles), moves.apply(grids)
 
-    Args: puzzles, grids: int (B, cells), moved alike.
+
+def draw_moves(rng: np.random.Generator, puzzles) -> Moves:
+    """For each of int (B, cells): digits renamed, bands, stacks, rows and columns moved, or transposed.
+
     Source: the augmentation of HRM, arXiv:2506.21734.
     """
-    puzzles, grids = np.asarray(puzzles), np.asarray(grids)
     count, cells = puzzles.shape
     box = _BOXES[cells]
     n = box * box
-    digits = np.concatenate([np.zeros((count, 1), int), _orders(rng, count, n) + 1], axis=1)
+    names = np.concatenate([np.zeros((count, 1), int), _orders(rng, count, n) + 1], axis=1)
     rows, columns = _lines(rng, count, box), _lines(rng, count, box)
-    index = rows[:, :, None] * n + columns[:, None]
+    source = rows[:, :, None] * n + columns[:, None]
     flipped = rng.random(count) < 0.5
-    index = np.where(flipped[:, None, None], index.transpose(0, 2, 1), index).reshape(count, cells)
-
-    def move(grid):
-        return np.take_along_axis(digits, np.take_along_axis(grid.astype(int), index, 1), 1).astype(np.int8)
-
-    return move(puzzles), move(grids)
+    source = np.where(flipped[:, None, None], source.transpose(0, 2, 1), source)
+    return Moves(names, source.reshape(count, cells))
 
 
 def _orders(rng, count: int, n: int) -> np.ndarray:

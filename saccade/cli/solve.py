@@ -1,0 +1,90 @@
+"""The commands `solve sudoku` and `solve maze`."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from saccade.cli.output import JsonOption, plural, print_json, say
+from saccade.errors import SaccadeError
+
+
+class Mode(StrEnum):
+    search = "search"
+    halting = "halting"
+    fixed = "fixed"
+
+
+ModeOption: Any = typer.Option(
+    Mode.search,
+    "--mode",
+    help="halting: stop when sure; fixed: all steps; search: halting, then more tries if the rules are broken.",
+)
+SeedOption: Any = typer.Option(0, "--seed", min=0, help="Of the search.")
+
+group = typer.Typer(help="Solve a puzzle, and check the answer against its rules.", no_args_is_help=True)
+
+
+@group.command()
+def sudoku(
+    puzzle: str = typer.Argument(metavar="PUZZLE", help="81 characters, a dot for a blank (16 for 4 x 4)."),
+    mode: Mode = ModeOption,
+    seed: int = SeedOption,
+    model: str = typer.Option("trm_sudoku", "--model", "-m", help="A bundled model's name or a directory."),
+    json: bool = JsonOption,
+) -> None:
+    """Solve a Sudoku."""
+    _solve("sudoku", puzzle, model, mode, seed, json)
+
+
+@group.command()
+def maze(
+    file: str = typer.Argument(metavar="FILE", help="A text file: # wall, dot or space open, S start, G goal."),
+    mode: Mode = ModeOption,
+    seed: int = SeedOption,
+    model: str = typer.Option("trm_maze", "--model", "-m", help="A bundled model's name or a directory."),
+    json: bool = JsonOption,
+) -> None:
+    """Draw a shortest path through a maze."""
+    try:
+        text = Path(file).read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SaccadeError(f"cannot read the maze {file}: {error}; give a text file") from error
+    _solve("maze", text, model, mode, seed, json)
+
+
+def _solve(kind: str, text: str, name: str, mode: Mode, seed: int, as_json: bool) -> None:
+    from saccade.puzzles import KINDS, load_puzzle_model
+
+    rules = KINDS[kind]
+    cells = rules.parse(text)
+    rules.check(cells)  # what is wrong with the puzzle is told before the model is loaded
+    model = load_puzzle_model(name, kind)
+    solution = model.solve_many(cells[None], str(mode), seed=seed)[0]
+    if not solution.valid:
+        raise SaccadeError(
+            f"the model found no answer that keeps the rules in {plural(solution.steps, 'step')}; "
+            "use --mode search, another --seed or another --model"
+        )
+    if as_json:
+        side = round(len(solution.grid) ** 0.5)
+        return print_json(
+            {
+                "grid": solution.grid.reshape(side, side).tolist(),
+                "valid": solution.valid,
+                "steps": solution.steps,
+                "confidence": round(solution.confidence, 4),
+                "tries": solution.tries,
+            }
+        )
+    say(rules.show(solution.grid), "bold")
+    tries = "" if solution.tries == 1 else f", {solution.tries} tries"
+    return say(
+        f"valid, {plural(solution.steps, 'step')}, confidence {solution.confidence:.1%}{tries}", "dim"
+    )
+
+
+def register(app: typer.Typer) -> None:
+    """Add this group."""
+    app.add_typer(group, name="solve")

@@ -1,0 +1,99 @@
+"""A trained puzzle model and what a user does with it: `saccade.load("trm_sudoku").solve(puzzle)`."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from saccade.data.puzzles import maze, sudoku
+from saccade.errors import SaccadeError
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What is known of a kind of puzzle: how to read, check, compare and turn one around, and to show a grid."""
+
+    parse: Callable
+    check: Callable
+    solved: Callable
+    draw_moves: Callable
+    show: Callable
+
+
+KINDS = {
+    "sudoku": Kind(sudoku.parse, sudoku.check, sudoku.solved, sudoku.draw_moves, sudoku.to_rows),
+    "maze": Kind(maze.parse, maze.check, maze.solved, maze.draw_moves, maze.to_text),
+}
+_KIND_OF_VOCABULARY = {10: "sudoku", 5: "sudoku", maze.PATH + 1: "maze"}
+
+
+class PuzzleModel:
+    """A TRM or HRM trained on Sudoku or mazes.
+
+    Args: model: built.
+    Raises: SaccadeError: trained on something else (ARC tasks need their own puzzle embeddings).
+    """
+
+    def __init__(self, model):
+        from saccade.solve import Solver  # brings Keras, which reading and checking a puzzle need not
+
+        vocabulary = model.config.vocab_size
+        if vocabulary not in _KIND_OF_VOCABULARY:
+            raise SaccadeError(
+                f"a model of {vocabulary} kinds of cells solves neither Sudoku (10) nor mazes ({maze.PATH + 1})"
+            )
+        self.model = model
+        self.kind = _KIND_OF_VOCABULARY[vocabulary]
+        self.solver = Solver(model)
+
+    def solve(self, puzzle, mode: str = "search", seed: int = 0):
+        """Solve one puzzle, given as text or as an array of cells, and check the answer.
+
+        The puzzle itself is checked first, by exact methods: that it has one solution (a maze: a way).
+
+        Returns: a Solution; look at `valid`: the model may fail.
+        Raises: SaccadeError: unreadable, contradictory, ambiguous, already solved, without a way, or of a size
+            this model was not made for.
+        """
+        kind = KINDS[self.kind]
+        cells = kind.parse(puzzle) if isinstance(puzzle, str) else np.asarray(puzzle).ravel()
+        self._check_size(len(cells))
+        kind.check(cells)
+        return self.solve_many(cells[None], mode, seed=seed)[0]
+
+    def solve_many(self, puzzles, mode: str = "halting", slots: int = 256, seed: int = 0) -> list:
+        """Solve int (N, cells) puzzles, whose propriety is not checked; the answers are. Returns: Solutions."""
+        from saccade.solve import Search
+
+        kind = KINDS[self.kind]
+        puzzles = np.asarray(puzzles)
+        self._check_size(puzzles.shape[1])
+        search = Search(moves=kind.draw_moves)
+        return self.solver.solve(puzzles, kind.solved, mode, slots, search=search, seed=seed)
+
+    def _check_size(self, cells: int) -> None:
+        if cells != self.model.config.seq_len:
+            raise SaccadeError(
+                f"this puzzle has {cells} cells, the model was trained on {self.model.config.seq_len}; "
+                "give one of that size, or another model"
+            )
+
+
+def read_puzzle_model(folder) -> PuzzleModel:
+    """The model of a directory that a puzzle recipe wrote. Raises: SaccadeError: see Model.load."""
+    from saccade.model import read_config
+    from saccade.models.trm import HRM, TRM
+
+    kind = HRM if read_config(folder).get("model") == "HRM" else TRM
+    return PuzzleModel(kind.load(folder))
+
+
+def load_puzzle_model(name_or_folder, kind: str) -> PuzzleModel:
+    """As `saccade.load`, for a model of one kind. Raises: SaccadeError: it is a model of another kind."""
+    from saccade.pipeline import load
+
+    model = load(name_or_folder)
+    found = model.kind if isinstance(model, PuzzleModel) else "vision and language"
+    if found != kind:
+        raise SaccadeError(f"{name_or_folder} is a model of {found}, not of {kind}; give another --model")
+    return model
