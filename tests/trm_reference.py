@@ -138,7 +138,11 @@ def loss(w, c, data, halt_weight=0.5, ponder=0.0, stablemax=True, smoothing=0.0,
     x, x0 = (encode(v, c, data["tokens"], data["puzzle"]) for v in (w, w0))
     z_h, z_l = first(w, c, x) if c.h_cycles == 1 else first(w0, c, x0)
     z_h, z_l, logits, q = step(w, c, z_h, z_l, x, (w0, x0))
-    cells = stablemax_loss(logits, data["targets"]) if stablemax else softmax_loss(logits, data["targets"], smoothing)
+    cells = (
+        stablemax_loss(logits, data["targets"])
+        if stablemax
+        else softmax_loss(logits, data["targets"], smoothing)
+    )
     correct = (logits.argmax(-1) == data["targets"]).all(-1)
     q_loss = bce(q[:, 0], correct)
     if c.q_learning:

@@ -97,7 +97,10 @@ def test_votes_and_score():
     false = arc.encode(1 - np.minimum(tasks[0].test[0][1], 1), 6)
     chosen = arc.vote(tests, np.stack([false, false, answer]), np.array([0.1, 0.1, 9.0]))
     assert arc.score(tasks[:1], chosen) == 1.0
-    assert arc.score(tasks[:1], arc.vote(tests, np.stack([false, false, answer]), np.zeros(3), attempts=1)) == 0.0
+    assert (
+        arc.score(tasks[:1], arc.vote(tests, np.stack([false, false, answer]), np.zeros(3), attempts=1))
+        == 0.0
+    )
 
 
 def test_secret_tests_have_no_score():

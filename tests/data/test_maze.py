@@ -103,7 +103,11 @@ def test_files(tmp_path):
     np.savez(tmp_path / "one.npz", inputs=inputs)
     np.savez(tmp_path / "shape.npz", inputs=inputs, labels=labels[:, :5])
     np.savez(tmp_path / "kind.npz", inputs=inputs + 3, labels=labels)
-    for name, message in (("one", "cannot read mazes"), ("shape", "both must be"), ("kind", "must hold cells 1 to 4")):
+    for name, message in (
+        ("one", "cannot read mazes"),
+        ("shape", "both must be"),
+        ("kind", "must hold cells 1 to 4"),
+    ):
         with pytest.raises(SaccadeError, match=message):
             maze.load(tmp_path / f"{name}.npz")
     with pytest.raises(SaccadeError, match="cannot read mazes"):

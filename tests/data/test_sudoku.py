@@ -23,7 +23,8 @@ def brute_force(puzzle, limit=10):
             r, c = divmod(cell, 4)
             others = [i for i in range(16) if i < cell or puzzle[i]]
             clash = any(
-                i != cell and grid[i] == digit
+                i != cell
+                and grid[i] == digit
                 and (i // 4 == r or i % 4 == c or (i // 8 == r // 2 and i % 4 // 2 == c // 2))
                 for i in others
             )
@@ -45,7 +46,8 @@ def brute_force(puzzle, limit=10):
         "\n".join(EASY[i : i + 9] for i in range(0, 81, 9)) + "\n",
         "\n------+-------+------\n".join(
             "\n".join(
-                " | ".join(" ".join(EASY[r * 9 + b : r * 9 + b + 3]) for b in (0, 3, 6)) for r in range(band, band + 3)
+                " | ".join(" ".join(EASY[r * 9 + b : r * 9 + b + 3]) for b in (0, 3, 6))
+                for r in range(band, band + 3)
             )
             for band in (0, 3, 6)
         ),

@@ -94,8 +94,16 @@ STEPS = {
     "as published": ({"mixer": "mlp_t"}, {}, {}),
     "attention, ponder cost": ({}, {}, {"ponder_weight": 0.3}),
     "hrm": (HIERARCHY, {}, {}),
-    "fast": ({"mixer": "mlp_t", "ffn": "gated_norm"}, {"stablemax": False, "smoothing": 0.2}, {"halt_weight": 0.05}),
-    "guide": ({"ffn": "gelu", "norm_type": "layer", "norm_position": "pre", "learned_init": True, "h_cycles": 1}, {}, {}),
+    "fast": (
+        {"mixer": "mlp_t", "ffn": "gated_norm"},
+        {"stablemax": False, "smoothing": 0.2},
+        {"halt_weight": 0.05},
+    ),
+    "guide": (
+        {"ffn": "gelu", "norm_type": "layer", "norm_position": "pre", "learned_init": True, "h_cycles": 1},
+        {},
+        {},
+    ),
 }
 
 
@@ -112,7 +120,10 @@ def test_a_training_step_equals_numpy(changes, task, objective):
     w = reference.weights(model)
 
     def numpy_loss(other):
-        options = {"ponder": objective.get("ponder_weight", 0.0), "halt_weight": objective.get("halt_weight", 0.5)}
+        options = {
+            "ponder": objective.get("ponder_weight", 0.0),
+            "halt_weight": objective.get("halt_weight", 0.5),
+        }
         return trm_reference.loss(other, model.config, batch, **options, **task, w0=w)
 
     assert float(loss) == pytest.approx(numpy_loss(w), rel=1e-5)
@@ -142,7 +153,10 @@ def test_published_sizes():
 
     with keras.StatelessScope():
         counts = {
-            name: sum(int(np.prod(v.shape)) for v in (HRM if name[0] == "h" else TRM)(preset(name)).trainable_variables)
+            name: sum(
+                int(np.prod(v.shape))
+                for v in (HRM if name[0] == "h" else TRM)(preset(name)).trainable_variables
+            )
             for name in ("trm_sudoku", "trm_sudoku_attention", "hrm_sudoku")
         }
     assert {name: round(count / 1e6, 2) for name, count in counts.items()} == {
@@ -236,7 +250,9 @@ def test_stablemax_is_stable():
     logits = (rng.normal(size=(50, V)) * np.array([1, 1e3, 1e6, 1e-6, 1, 1e4, 30])).astype(np.float32)
     targets = rng.integers(V, size=50)
     ours = to_numpy(losses.cross_entropy(logits, targets, stablemax=True))
-    np.testing.assert_allclose(ours, trm_reference.stablemax_loss(logits.astype(float), targets), rtol=2e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        ours, trm_reference.stablemax_loss(logits.astype(float), targets), rtol=2e-5, atol=1e-6
+    )
 
 
 def test_stablemax_has_slope_one_at_zero():

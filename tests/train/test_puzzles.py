@@ -20,7 +20,15 @@ from saccade.models.trm import TRM, preset
 from saccade.train import Stream, TrainConfig, checkpoint, recipe
 from saccade.train.engine import Engine
 from saccade.train.objectives import Recursive
-from saccade.train.puzzles import ArcDraws, Drawn, Fill, Indices, MazeMirrors, SudokuSymmetries, WinnerTakesAll
+from saccade.train.puzzles import (
+    ArcDraws,
+    Drawn,
+    Fill,
+    Indices,
+    MazeMirrors,
+    SudokuSymmetries,
+    WinnerTakesAll,
+)
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
 SMALL = {"dim": 16, "num_heads": 2, "multiple": 8, "h_cycles": 2, "l_cycles": 1, "halt_max_steps": 4}
@@ -33,13 +41,17 @@ def draws(draw, index, seed=0) -> dict:
 @pytest.mark.parametrize("box", [2, 3])
 def test_sudokus_drawn_are_proper_and_new(box):
     rng = np.random.default_rng(0)
-    puzzles, grids = zip(*(sudoku.generate(rng, box, givens=35 if box == 3 else 0) for _ in range(3)), strict=True)
+    puzzles, grids = zip(
+        *(sudoku.generate(rng, box, givens=35 if box == 3 else 0) for _ in range(3)), strict=True
+    )
     puzzles, grids = np.stack(puzzles), np.stack(grids)
     index = np.repeat(np.arange(3), 200).astype(np.int32)
     found = draws(SudokuSymmetries(puzzles, grids), index)
     assert sudoku.solved(found["tokens"], found["targets"]).all()
     np.testing.assert_array_equal((found["tokens"] > 0).sum(1), (puzzles > 0).sum(1)[index])
-    assert len({row.tobytes() for row in found["targets"]}) > (590 if box == 3 else 150)  # 4 x 4 has 288 grids
+    assert len({row.tobytes() for row in found["targets"]}) > (
+        590 if box == 3 else 150
+    )  # 4 x 4 has 288 grids
     # Every cell of the original can go anywhere, every digit becomes any other, evenly.
     n = box * box
     share = np.mean(found["targets"][:, :, None] == np.arange(1, n + 1), axis=(0, 1))
@@ -88,7 +100,8 @@ def test_arc_pairs_drawn_move_together_and_stay_whole():
         down, right = (int(v) for v in corners[0])
         places.add((down, right))
         whole = [
-            arc.decode(np.pad(c.reshape(9, 9)[down:, right:], ((0, down), (0, right))).ravel()) for c in (tokens, targets)
+            arc.decode(np.pad(c.reshape(9, 9)[down:, right:], ((0, down), (0, right))).ravel())
+            for c in (tokens, targets)
         ]
         own = [
             (arc.decode(a), arc.decode(b))
@@ -183,7 +196,14 @@ def test_recipes_run(name, tmp_path):
     assert TRM.load(tmp_path / "model").config.dim
 
 
-RUN = ["--smoke", "train.steps=40", "train.save_every=6", "train.log_every=5", "train.eval_every=20", "train.ema_decay=0.9"]
+RUN = [
+    "--smoke",
+    "train.steps=40",
+    "train.save_every=6",
+    "train.log_every=5",
+    "train.eval_every=20",
+    "train.ema_decay=0.9",
+]
 
 
 def test_a_killed_run_continues_bit_for_bit(tmp_path):
@@ -200,7 +220,11 @@ def test_a_killed_run_continues_bit_for_bit(tmp_path):
         stderr=subprocess.DEVNULL,
     )
     limit = time.monotonic() + 200
-    while not checkpoint.list_checkpoints(tmp_path / "cut") and process.poll() is None and time.monotonic() < limit:
+    while (
+        not checkpoint.list_checkpoints(tmp_path / "cut")
+        and process.poll() is None
+        and time.monotonic() < limit
+    ):
         time.sleep(0.005)
     process.send_signal(signal.SIGKILL)
     assert process.wait(timeout=20) == -signal.SIGKILL, "the run ended before it could be killed"
