@@ -13,28 +13,37 @@ import keras
 from pydantic import BaseModel, ConfigDict
 
 from saccade import backend
-from saccade.data.batching import ATTRIBUTES, Collate, CollateObjects
+from saccade.data.batching import ATTRIBUTES, Collate
 from saccade.data.processor import Processor, ProcessorConfig
 from saccade.data.scenes import ANSWERS, Source, lexicon
-from saccade.data.scenes.pictures import Kept, Pictures
+from saccade.data.scenes.kept import Kept
+from saccade.data.scenes.referents import CHANNELS
 from saccade.data.text import Tokenizer
 from saccade.models.vlm_hrm import PRESETS, VLMHRM, preset
 from saccade.pipeline import Pipeline
 from saccade.train.config import TrainConfig
-from saccade.train.objectives import Answer, AnswerAndExplain, Contrastive, Ground, Perceive, Recursive, Write
+from saccade.train.objectives import (
+    Answer,
+    AnswerAndExplain,
+    Contrast,
+    Ground,
+    Perceive,
+    Recursive,
+    Refer,
+    Write,
+)
 from saccade.train.stream import Stream
 from saccade.train.trainer import Trainer
 
 
 class Task(BaseModel):
-    """One stream: its rows per step, the weight of its loss, the processes that draw it, its text length."""
+    """One stream: its rows per step, the weight of its loss, the processes that draw it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     batch: int
     weight: float = 1.0
     workers: int = 1
-    text_length: int = 72
 
 
 class Config(BaseModel):
@@ -45,7 +54,8 @@ class Config(BaseModel):
     preset: str = "vlm_hrm_small"
     precision: str = "mixed_bfloat16"
     vocab_size: int = 1024
-    target_length: int = 64
+    text_length: int = 64  # of questions and descriptions; the language of scenes keeps to it
+    target_length: int = 64  # of captions and rationales, likewise
     seed: int = 1
     init: str | None = None  # a model directory to start from
     square: tuple[int, int] = (128, 128)  # canvas of world scenes, (height, width)
@@ -55,15 +65,13 @@ class Config(BaseModel):
     distinct: int | None = None  # so many examples a task, drawn once and kept: for a machine short of cores
     workers: bool = True  # False: draw examples in threads of this process
     tasks: dict[str, Task] = {
-        "vqa": Task(batch=384, weight=2.0, workers=4),
-        "rationale": Task(batch=96),
-        "statement": Task(batch=160, weight=1.5, workers=2),
-        "ground": Task(batch=128),
-        "caption": Task(batch=96),
-        "match": Task(batch=160, workers=2),
-        "panels": Task(batch=96, weight=0.5),
-        "retrieve": Task(batch=96, weight=0.5, workers=2),
-        "perceive": Task(batch=128),
+        "vqa": Task(batch=320, weight=2.0, workers=5),
+        "rationale": Task(batch=96, workers=2),
+        "statement": Task(batch=160, weight=1.5, workers=3),
+        "ground": Task(batch=128, workers=2),
+        "caption": Task(batch=64),
+        "match": Task(batch=160, workers=3),
+        "panels": Task(batch=64, weight=0.5),
     }
     train: TrainConfig = TrainConfig(
         steps=12_000,
@@ -86,8 +94,7 @@ SMOKE = {
         "rationale": {"batch": 4},
         "panels": {"batch": 4},
         "ground": {"batch": 4},
-        "retrieve": {"batch": 4},
-        "perceive": {"batch": 4},
+        "match": {"batch": 4},
     },
     "train.steps": 3,
     "train.log_every": 1,
@@ -108,7 +115,7 @@ def make_processor(config: Config) -> Processor:
     processor = ProcessorConfig(
         image_sizes=(config.square, config.wide),
         answers=ANSWERS,
-        max_length=96,
+        max_length=config.text_length,
         target_length=config.target_length,
         lexicon=lexicon(),
     )
@@ -127,44 +134,42 @@ def make_model(config: Config, processor: Processor) -> VLMHRM:
         vocab_size=processor.tokenizer.vocab_size,
         num_answers=len(processor.config.answers),
         attributes=tuple(len(values) for values in ATTRIBUTES.values()),
+        referents=CHANNELS,
         max_length=processor.config.max_length,
     )
     return VLMHRM(architecture, dtype=keras.DTypePolicy(config.precision))
 
 
-# Rows of one group go through the model together, so their images and texts have one shape.
-OBJECTIVES = {
-    "vqa": Recursive(Answer("vqa"), group="square"),
-    "rationale": Recursive(AnswerAndExplain(), group="square"),
-    "statement": Recursive(Answer("statement"), group="square"),
-    "ground": Recursive(Ground(), group="square"),
-    "caption": Recursive(Write(), group="square"),
-    "match": Recursive(Answer("match"), group="square"),
-    "panels": Recursive(Answer("statement")),
-    "retrieve": Contrastive(),
-    "perceive": Perceive(),
+# All reason in one pass: on canvases of equally many patches, in texts of one length.
+ALSO = (Perceive(), Refer())
+TASKS = {
+    "vqa": (Answer("vqa"), ALSO),
+    "rationale": (AnswerAndExplain(), ALSO),
+    "statement": (Answer("statement"), ALSO),
+    "ground": (Ground(), ALSO),
+    "caption": (Write(), (Perceive(),)),
+    "match": (Answer("match"), (*ALSO, Contrast())),
+    "panels": (Answer("statement"), (Perceive(),)),
 }
 
 
 def make_stream(name: str, task: Task, config: Config, processor: Processor, model: VLMHRM) -> Stream:
     """The examples of one task; "panels" are statements about NLVR-style images, on the wide canvas."""
-    workers = task.workers if config.workers else 0
+    kind = "statement" if name == "panels" else name
+    style = "nlvr" if name == "panels" else "world"
     shape = config.wide if name == "panels" else config.square
-    if name == "perceive":
-        source = Pictures(seed=config.seed, num_objects=config.num_objects)
-        cell = model.config.vision.patch_size * model.config.shuffle
-        collate = CollateObjects(processor, cell, shape)
-    else:
-        kind = "statement" if name == "panels" else name
-        style = "nlvr" if name == "panels" else "world"
-        source = Source(
-            kind, seed=config.seed, style=style, max_depth=config.max_depth, num_objects=config.num_objects
-        )
-        collate = Collate(processor, kind, text_length=task.text_length, image_size=shape)
+    source = Source(
+        kind, seed=config.seed, style=style, max_depth=config.max_depth, num_objects=config.num_objects
+    )
+    cell_px = model.config.vision.patch_size * model.config.shuffle
+    collate = Collate(processor, kind, text_length=config.text_length, image_size=shape, cell_px=cell_px)
     if config.distinct:
         source = Kept(source, config.distinct)
     shuffle = config.distinct is not None
-    return Stream(source, collate, OBJECTIVES[name], task.batch, task.weight, workers, shuffle)
+    workers = task.workers if config.workers else 0
+    learned, also = TASKS[name]
+    objective = Recursive(learned, also, group="all")
+    return Stream(source, collate, objective, task.batch, task.weight, workers, shuffle)
 
 
 def recipe(config: Config, out_dir: Path | None) -> Trainer:
@@ -172,7 +177,8 @@ def recipe(config: Config, out_dir: Path | None) -> Trainer:
     model = make_model(config, processor)
     streams = {name: make_stream(name, task, config, processor, model) for name, task in config.tasks.items()}
 
-    model.tasks = tuple(task for task in VLMHRM.tasks if task in streams)
+    learned = {*streams, "retrieve"} if "match" in streams else {*streams}
+    model.tasks = tuple(task for task in VLMHRM.tasks if task in learned)
 
     def export(trainer: Trainer) -> None:
         if out_dir is not None:

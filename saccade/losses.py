@@ -11,7 +11,9 @@ def cross_entropy(logits, targets, smoothing: float = 0.0, stablemax: bool = Fal
     Returns: float32 (...).
     """
     log_p = log_stablemax(logits) if stablemax else ops.log_softmax(ops.cast(logits, "float32"), axis=-1)
-    picked = ops.take_along_axis(log_p, ops.expand_dims(targets, -1), axis=-1)[..., 0]
+    # Not a gather: its gradient would be a scatter, many times slower on a GPU than this fused sum.
+    chosen = ops.equal(ops.expand_dims(targets, -1), ops.arange(log_p.shape[-1], dtype=targets.dtype))
+    picked = ops.sum(ops.where(chosen, log_p, 0.0), axis=-1)
     if not smoothing:
         return -picked
     return -(1 - smoothing) * picked - smoothing * ops.mean(log_p, axis=-1)
@@ -90,13 +92,16 @@ def box_loss(predicted, target, l1_weight: float = 5.0, giou_weight: float = 2.0
 
 
 def info_nce(similarity):
-    """Symmetric InfoNCE over a square of similarities; pair i is (i, i).
+    """Symmetric InfoNCE over similarities of B images with C >= B texts; pair i is (i, i).
 
-    Args: similarity: float (B, B), scaled.
+    Texts from B on are hard negatives: each image must also reject them, and none has an image of its own.
+
+    Args: similarity: float (B, C), scaled.
     Returns: float32 (B,): mean of the two directions.
-    Source: CLIP, figure 3, arXiv:2103.00020.
+    Source: CLIP, figure 3, arXiv:2103.00020; negatives beyond the batch as in NegCLIP, arXiv:2210.01936.
     """
-    targets = ops.arange(similarity.shape[0])
+    rows = similarity.shape[0]
+    targets = ops.arange(rows, dtype="int32")
     forward = cross_entropy(similarity, targets)
-    backward = cross_entropy(ops.transpose(similarity), targets)
+    backward = cross_entropy(ops.transpose(similarity[:, :rows]), targets)
     return (forward + backward) / 2

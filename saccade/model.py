@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from saccade import backend
 from saccade.errors import SaccadeError
 from saccade.files import atomic_directory, load_tensors, save_tensors
 
@@ -107,7 +108,8 @@ class Model(keras.Model):
 
 
 def _constant(value):
-    return lambda shape, dtype=None: np.asarray(value).astype(dtype)
+    # On the device already: Keras would have JAX compile one conversion for each shape.
+    return lambda shape, dtype=None: backend.to_device(np.asarray(value).astype(dtype))
 
 
 def _audit(named: dict, tensors: dict, source: str) -> None:

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from saccade.data.image import choose_size, letterbox
+from saccade.data.image import Placement, choose_size, letterbox
 from saccade.data.processor import Processor, stack
+from saccade.data.scenes.referents import CHANNELS, referents
 from saccade.data.scenes.scene import (
     COLORS,
     MATERIALS,
@@ -15,7 +16,6 @@ from saccade.data.scenes.scene import (
     SHAPES,
     SIZES,
     Example,
-    Scene,
 )
 from saccade.data.text import BOS, EOS, PAD
 from saccade.errors import SaccadeError
@@ -34,11 +34,13 @@ class Collate:
         text_length: T of every batch; None = the longest text, rounded up.
         image_size: (height, width) of the canvas; None = the best for the images, which must agree.
         target_length: L of captions and rationales; None = the processor's.
+        cell_px: side of the cells in which the scene is labelled too, see `cells`; None = no such labels.
     Call:
         examples: B of them.
     Returns: dict: images uint8 (B, H, W, 3); tokens int32 (B, T); padding_mask bool (B, T); depth int32 (B,).
         vqa, statement, match, rationale: answer int32 (B,). ground: boxes float32 (B, 4), of the canvas.
-        retrieve: the four of every task again, of each example's minimal-edit twin, as `twin_images`, ...
+        match: other_tokens, other_padding_mask: the description of the opposite truth.
+        with cell_px: the arrays of `cells`, each with a first axis B.
         caption, rationale: decoder_tokens int32 (B, L), <bos> first; targets int32 (B, L), the same one
         to the left, <eos> last; loss_mask bool (B, L), True = targets count.
     Raises: SaccadeError: a text or target is longer than its length (states both), an answer is unknown.
@@ -49,26 +51,17 @@ class Collate:
     text_length: int | None = None
     image_size: tuple[int, int] | None = None
     target_length: int | None = None
+    cell_px: int | None = None
 
     def __post_init__(self):
         if self.task not in TASKS:
             raise SaccadeError(f"{self.task!r} is not a task; choose one of {', '.join(TASKS)}")
 
     def __call__(self, examples: Sequence[Example]) -> dict[str, np.ndarray]:
-        batch = self._rows(examples)
-        if self.task == "retrieve":
-            twins = self._rows([_pair(example) for example in examples])
-            batch |= {f"twin_{key}": value for key, value in twins.items()}
-        return batch
-
-    def _rows(self, examples: Sequence[Example]) -> dict[str, np.ndarray]:
         placed = [letterbox(example.image, self._size(example)) for example in examples]
-        rows = [self.processor.encode(prompt(example), self.text_length) for example in examples]
-        tokens, padding_mask = self.processor.pad(rows, self.text_length)
         batch = {
             "images": stack(canvas for canvas, _ in placed),
-            "tokens": tokens,
-            "padding_mask": padding_mask,
+            **self._texts([prompt(example) for example in examples]),
             "depth": np.array([example.depth for example in examples], np.int32),
         }
         if self.task in ("vqa", "rationale"):
@@ -76,6 +69,9 @@ class Collate:
             batch["answer"] = np.array(indices, np.int32)
         if self.task in ("statement", "match"):
             batch["answer"] = np.array([_truth(example.answer) for example in examples], np.int32)
+        if self.task == "match":
+            others = self._texts([example.other_text for example in examples])
+            batch |= {f"other_{key}": value for key, value in others.items()}
         if self.task in ("caption", "rationale"):
             batch |= self._targets([example.target for example in examples])
         if self.task == "ground":
@@ -84,7 +80,16 @@ class Collate:
                 for example, (_, placement) in zip(examples, placed, strict=True)
             ]
             batch["boxes"] = np.stack(boxes)
+        if self.cell_px:
+            height, width = batch["images"].shape[1:3]
+            grid = height // self.cell_px, width // self.cell_px
+            labels = [cells(e, place, grid) for e, (_, place) in zip(examples, placed, strict=True)]
+            batch |= {key: np.stack([label[key] for label in labels]) for key in labels[0]}
         return batch
+
+    def _texts(self, texts: Sequence[str]) -> dict[str, np.ndarray]:
+        rows = [self.processor.encode(text, self.text_length) for text in texts]
+        return dict(zip(("tokens", "padding_mask"), self.processor.pad(rows, self.text_length), strict=True))
 
     def _size(self, example: Example) -> tuple[int, int]:
         return self.image_size or choose_size(example.image.shape[:2], self.processor.config.image_sizes)
@@ -107,58 +112,48 @@ class Collate:
         return {"decoder_tokens": decoder_tokens, "targets": targets, "loss_mask": loss_mask}
 
 
-# What `CollateObjects` names of an object, in this order.
+# What `cells` names of an object, in this order.
 ATTRIBUTES: dict[str, tuple[str, ...]] = {
     "shape": SHAPES + NLVR_SHAPES,
     "color": COLORS + tuple(color for color in NLVR_COLORS if color not in COLORS),
     "size": SIZES,
     "material": MATERIALS,
 }
+_CLASS = {name: {value: i for i, value in enumerate(values)} for name, values in ATTRIBUTES.items()}
 
 
-@dataclass(frozen=True)
-class CollateObjects:
-    """Scenes and their pictures -> what stands in each cell of a grid over the canvas.
+def cells(example: Example, placement: Placement, grid: tuple[int, int]) -> dict[str, np.ndarray]:
+    """What stands in each cell of a grid over the canvas, and which of it the text means.
 
     Args:
-        processor: sizes.  cell_px: side of a cell on the canvas.  image_size: (height, width) of the canvas.
-    Call:
-        examples: B of them; text is ignored.
-    Returns: dict: images uint8 (B, H, W, 3); objects int32 (B, N, 4), row-major cells: the class of each of
-        ATTRIBUTES of the object centred there, -1 = none. Of two in one cell the nearer layer counts.
+        example: of any task.  placement: of its image on the canvas.  grid: (rows, columns), N cells.
+    Returns: dict, row-major: objects int8 (N, 4), the class of each of ATTRIBUTES of the object centred there,
+        -1 = none (of two in one cell the nearer layer counts); object_boxes float32 (N, 4) xyxy of the canvas;
+        referents int8 (N, CHANNELS), 1 = that object is meant, 0 = is not, -1 = no object, or nothing to say.
     """
-
-    processor: Processor
-    cell_px: int
-    image_size: tuple[int, int]
-
-    def __call__(self, examples: Sequence[Example]) -> dict[str, np.ndarray]:
-        placed = [letterbox(example.image, self.image_size) for example in examples]
-        objects = [self._cells(e.scene, place) for e, (_, place) in zip(examples, placed, strict=True)]
-        return {"images": stack(canvas for canvas, _ in placed), "objects": np.stack(objects)}
-
-    def _cells(self, scene: Scene, placement) -> np.ndarray:
-        rows, columns = (side // self.cell_px for side in self.image_size)
-        cells = np.full((rows * columns, len(ATTRIBUTES)), -1, np.int32)
-        size = np.array([scene.width_px, scene.height_px] * 2)
-        for item in sorted(scene.objects, key=lambda item: item.layer):
-            x0, y0, x1, y1 = placement.to_canvas(np.array(item.box_px) / size)
-            row, column = int((y0 + y1) / 2 * rows), int((x0 + x1) / 2 * columns)
-            labels = [values.index(getattr(item, name)) for name, values in ATTRIBUTES.items()]
-            cells[min(row, rows - 1) * columns + min(column, columns - 1)] = labels
-        return cells
+    rows, columns = grid
+    scene = example.scene
+    objects = np.full((rows * columns, len(ATTRIBUTES)), -1, np.int8)
+    boxes = np.zeros((rows * columns, 4), np.float32)
+    meant = np.full((rows * columns, CHANNELS), -1, np.int8)
+    size = np.array([scene.width_px, scene.height_px] * 2)
+    placed = placement.to_canvas(np.array([item.box_px for item in scene.objects]).reshape(-1, 4) / size)
+    column = np.clip((placed[:, 0] + placed[:, 2]) / 2 * columns, 0, columns - 1).astype(int)
+    row = np.clip((placed[:, 1] + placed[:, 3]) / 2 * rows, 0, rows - 1).astype(int)
+    channels = referents(example)
+    for i in sorted(range(len(scene.objects)), key=lambda i: scene.objects[i].layer):
+        cell, item = row[i] * columns + column[i], scene.objects[i]
+        objects[cell] = [_CLASS[name][getattr(item, name)] for name in ATTRIBUTES]
+        boxes[cell] = placed[i]
+        for channel, members in channels.items():
+            meant[cell, channel] = i in members
+    return {"objects": objects, "object_boxes": boxes, "referents": meant}
 
 
 def prompt(example: Example) -> str:
     """The text that the model reads: earlier turns of a dialogue, then what is asked now."""
     turns = [part for turn in example.turns for part in turn]
     return " ".join([*turns, example.text])
-
-
-def _pair(example: Example) -> Example:
-    if example.pair is None:
-        raise SaccadeError("an example of task retrieve has no pair; take it from a retrieve source")
-    return example.pair
 
 
 def _box(example: Example) -> tuple[float, float, float, float]:

@@ -1,4 +1,4 @@
-"""One vector in, one decision out: answers, truth, match, halting."""
+"""One vector in, one decision out: answers, truth, match, halting, marks."""
 
 import keras
 
@@ -10,8 +10,8 @@ class Classifier(keras.layers.Layer):
         dim: width of the vector.  num_classes: K.
         bias: initial bias; with `zero_kernel` it is the initial logit of every input.
         zero_kernel: start from zeros (the halting head of TRM: kernel 0, bias -5).
-    Call: x: float (B, D).
-    Returns: float32 (B, K).
+    Call: x: float (..., D).
+    Returns: float32 (..., K).
     """
 
     def __init__(self, dim: int, num_classes: int, bias: float = 0.0, zero_kernel: bool = False, **kwargs):

@@ -32,22 +32,28 @@ class GroundingHead(keras.layers.Layer):
 
     def call(self, vision, grid):
         raw = self.output_projection(self.hidden(self.norm(vision)))
-        centers = patch_centers(grid)
-        # A patch may point up to one patch beyond itself; sizes are shares of the whole image.
-        reach = ops.convert_to_tensor([1.5 / grid[1], 1.5 / grid[0]], dtype="float32")
-        center = ops.clip(centers + ops.tanh(raw[..., :2]) * reach, 0.0, 1.0)
-        size = ops.sigmoid(raw[..., 2:4] - 1.5)
-        return {"boxes": ops.concatenate([center, size], axis=-1), "score_logits": raw[..., 4]}
+        return {"boxes": propose_boxes(raw[..., :4], grid), "score_logits": raw[..., 4]}
+
+
+def propose_boxes(raw, grid):
+    """Four free numbers of every patch, float32 (B, N, 4), to a box cxcywh in [0, 1] near it."""
+    # A patch may point up to one patch beyond itself; sizes are shares of the whole image.
+    reach = ops.convert_to_tensor([1.5 / grid[1], 1.5 / grid[0]], dtype="float32")
+    center = ops.clip(patch_centers(grid) + ops.tanh(raw[..., :2]) * reach, 0.0, 1.0)
+    return ops.concatenate([center, ops.sigmoid(raw[..., 2:] - 1.5)], axis=-1)
 
 
 class ObjectHead(keras.layers.Layer):
-    """What stands where: for every vision token, is an object's centre in it, and of what kind.
+    """What stands where: for every vision token, is an object's centre in it, of what kind, and its box.
 
     Args:
         dim: width of a vision token.
         attributes: number of classes of each attribute (shape, color, ...).
-    Call: vision: float (B, N, D).
-    Returns: tuple of float32 logits: presence (B, N, 1), then (B, N, classes) for each attribute.
+    Call:
+        vision: float (B, N, D), row-major.
+        grid: (rows, columns), rows * columns = N.
+    Returns: dict: `presence` float32 (B, N), logits; `attributes` tuple of float32 (B, N, classes), logits;
+        `boxes` float32 (B, N, 4) cxcywh in [0, 1].
     """
 
     def __init__(self, dim: int, attributes: tuple, **kwargs):
@@ -55,18 +61,23 @@ class ObjectHead(keras.layers.Layer):
         self.dim = dim
         self.attributes = tuple(attributes)
         self.hidden = keras.layers.Dense(dim, activation="silu", dtype=self.dtype_policy, name="hidden")
-        self.output_projection = keras.layers.Dense(1 + sum(attributes), dtype="float32", name="output")
+        self.output_projection = keras.layers.Dense(5 + sum(attributes), dtype="float32", name="output")
 
     def build(self, input_shape=None):
         self.hidden.build((None, None, self.dim))
         self.output_projection.build((None, None, self.dim))
 
-    def call(self, vision):
+    def call(self, vision, grid):
         raw = self.output_projection(self.hidden(vision))
-        edges = [1]
+        edges = [5]
         for size in self.attributes[:-1]:
             edges.append(edges[-1] + size)
-        return tuple(ops.split(raw, edges, axis=-1))
+        first, *attributes = ops.split(raw, edges, axis=-1)
+        return {
+            "presence": first[..., 4],
+            "attributes": tuple(attributes),
+            "boxes": propose_boxes(first[..., :4], grid),
+        }
 
 
 def patch_centers(grid):

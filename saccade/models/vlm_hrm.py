@@ -12,7 +12,7 @@ from saccade.heads.dual_encoder import DualEncoderHead
 from saccade.heads.region import GroundingHead, ObjectHead
 from saccade.heads.text import TextDecoder
 from saccade.layers.blocks import CrossModalBlock, EncoderBlock
-from saccade.layers.embeddings import TokenEmbedding
+from saccade.layers.embeddings import TokenEmbedding, lookup
 from saccade.layers.normalization import rms
 from saccade.model import Model
 from saccade.models.vit import ViT, ViTConfig
@@ -21,6 +21,7 @@ from saccade.recursion.halting import should_halt
 
 # The task token tells the core what is wanted. A rationale explains a `vqa` answer: same token, same states.
 TASKS = ("vqa", "statement", "caption", "ground", "match")
+SEGMENTS = ("task", "vision", "text", "fusion")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +36,17 @@ class VLMHRMConfig:
     decoder_depth: blocks of the writer, which shares the text embedding.
     embedding_dim: width of the retrieval space.
     attributes: classes of each attribute that vision tokens name on the way (shape, color, ...); () = none.
+    referents: marks that each reasoned vision token may carry, "the text means what is here"; 0 = none.
     q_learning: a second halting output, q_continue.
     """
 
     vocab_size: int = 1024
     num_answers: int = 32
-    vision: ViTConfig = field(default_factory=lambda: ViTConfig(stem=(32, 64, 128)))
+    vision: ViTConfig = field(
+        default_factory=lambda: ViTConfig(
+            dim=256, depth=3, num_heads=4, mlp_dim=640, patch_size=16, stem=(32, 64, 128, 192)
+        )
+    )
     dim: int = 256
     depth: int = 2
     num_heads: int = 4
@@ -48,16 +54,17 @@ class VLMHRMConfig:
     cross: bool = True
     shared: bool = True
     h_cycles: int = 1
-    l_cycles: int = 2
+    l_cycles: int = 1
     halt_max_steps: int = 8
     halt_threshold: float = 0.0
     text_depth: int = 1
     max_length: int = 96
-    shuffle: int = 2
+    shuffle: int = 1
     fusion_tokens: int = 7  # with the task token a multiple of 8
     decoder_depth: int = 2
     embedding_dim: int = 128
     attributes: tuple = ()
+    referents: int = 0
     q_learning: bool = False
     remat: bool = False
 
@@ -72,7 +79,9 @@ class VLMHRMConfig:
 
 PRESETS = {
     "vlm_hrm_nano": VLMHRMConfig(
-        vision=ViTConfig(dim=48, depth=1, num_heads=2, mlp_dim=96, image_size=(64, 64), stem=(16, 24, 32)),
+        vision=ViTConfig(
+            dim=64, depth=1, num_heads=2, mlp_dim=128, patch_size=16, image_size=(64, 64), stem=(16, 24, 32, 64)
+        ),
         dim=64,
         depth=1,
         num_heads=2,
@@ -149,6 +158,8 @@ class VLMHRM(Model):
         }
         if c.attributes:
             self.heads["objects"] = ObjectHead(c.dim, c.attributes, dtype=policy, name="objects")
+        if c.referents:
+            self.heads["referents"] = Classifier(c.dim, c.referents, dtype=policy, name="referents")
         self.build()
 
     def _net(self, name: str) -> BlockStack:
@@ -172,7 +183,7 @@ class VLMHRM(Model):
         dim = self.config.dim
         self.task_table = self.add_weight((len(TASKS), dim), normal, name="task_table")
         small = keras.initializers.TruncatedNormal(stddev=0.02)
-        self.modality_table = self.add_weight((4, dim), small, name="modality_table")
+        self.modality_table = self.add_weight((len(SEGMENTS), dim), small, name="modality_table")
         # Starting states are drawn once and never trained, as in TRM, but small: what was seen and asked must
         # outweigh them in the first step (docs/decisions/0006).
         self.initial_h = self.add_weight((dim,), small, trainable=False, name="initial_h")
@@ -188,7 +199,7 @@ class VLMHRM(Model):
     def encode_images(self, images):
         """float (B, H, W, 3) in [0, 1], or bytes uint8 in 0..255 -> vision tokens float (B, N, D)."""
         grid = self.config.vision.grid(images.shape[1:3])
-        return rms(self.projection(self.vision(to_unit(images)), grid=grid))
+        return self._as("vision", rms(self.projection(self.vision(to_unit(images)), grid=grid)))
 
     def encode_text(self, tokens, padding_mask):
         """int32 (B, T) -> text tokens float (B, T, D), contextual when text_depth > 0."""
@@ -196,19 +207,23 @@ class VLMHRM(Model):
         keys_mask = ops.expand_dims(padding_mask, 1)
         for block in self.text_blocks:
             x = block(x, keys_mask)
-        return rms(x)
+        return self._as("text", rms(x))
+
+    def _as(self, segment: str, x):
+        """Add the embedding of a segment's modality."""
+        return x + ops.cast(self.modality_table, x.dtype)[SEGMENTS.index(segment)]
 
     def encode(self, batch):
         """Embed a batch as one sequence [task | vision | text | fusion].
 
-        Returns: x float (B, S, D); padding_mask bool (B, S), True = keep.
+        Returns: x float (B, S, D); padding_mask bool (B, S), True = keep. Its vision and text tokens are those
+            of `encode_images` and `encode_text`.
         """
         vision = self.encode_images(batch["images"])
         text = self.encode_text(batch["tokens"], batch["padding_mask"])
-        fusion = self.fusion(vision, text, batch["padding_mask"])
-        task = ops.expand_dims(ops.take(ops.cast(self.task_table, vision.dtype), batch["task"], axis=0), 1)
-        modality = ops.cast(self.modality_table, vision.dtype)
-        segments = [segment + modality[i] for i, segment in enumerate((task, vision, text, fusion))]
+        fusion = self._as("fusion", self.fusion(vision, text, batch["padding_mask"]))
+        task = ops.expand_dims(lookup(ops.cast(self.task_table, vision.dtype), batch["task"]), 1)
+        segments = (self._as("task", task), vision, text, fusion)
         keep = [ops.ones(ops.shape(s)[:2], dtype="bool") for s in segments]
         keep[2] = batch["padding_mask"]
         return ops.concatenate(segments, axis=1), ops.concatenate(keep, axis=1)

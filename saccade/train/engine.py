@@ -47,7 +47,7 @@ class Engine:
 
     def initial_state(self, first: Mapping[str, dict]) -> dict:
         """The state before the first step, queues empty. `first`: stream name -> a batch, for the shapes."""
-        trained = [backend.own_copy(v.value) for v in self.trained]
+        trained = optim.join(self.groups, [backend.own_copy(v.value) for v in self.trained])
         state = {
             "trained": trained,
             "others": [backend.own_copy(v.value) for v in self.others],
@@ -75,7 +75,8 @@ class Engine:
 
     def write_back(self, state: dict, ema: bool = False) -> None:
         """Put the state's weights into the model: trained ones, or their moving averages, and all others."""
-        for variable, value in zip(self.trained, state["ema" if ema else "trained"], strict=True):
+        values = optim.split(self.groups, state["ema" if ema else "trained"])
+        for variable, value in zip(self.trained, values, strict=True):
             variable.assign(backend.own_copy(value))
         for variable, value in zip(self.others, state["others"], strict=True):
             variable.assign(backend.own_copy(value))
@@ -134,11 +135,13 @@ class Engine:
         return {names[0]: first(self.model, carries[names[0]], batches[names[0]], self.seed)}
 
     def _loss_only(self, state: dict):
-        metrics = self._loss(state["trained"], state)[1][2]
+        metrics = self._loss(optim.split(self.groups, state["trained"]), state)[1][2]
         return {**metrics, "gradient_norm": metrics["loss"]}, state["metrics"]
 
     def _pure_step(self, state: dict, update: bool):
-        (_, aux), gradients = backend.value_and_grad(self._loss, state["trained"], state)
+        trained = optim.split(self.groups, state["trained"])
+        (_, aux), gradients = backend.value_and_grad(self._loss, trained, state)
+        gradients = optim.join(self.groups, gradients)
         carries, consumed, metrics, others, seed = aux
         queues = {
             name: queue.advance(state["queues"][name], consumed[i]) for i, name in enumerate(self.streams)

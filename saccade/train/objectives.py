@@ -12,7 +12,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from saccade import losses
+from saccade import backend, losses
 from saccade.heads.region import best_box, containing_patch
 from saccade.models.vlm_hrm import for_task
 from saccade.recursion.halting import explore_min_steps, halting_loss, q_continue_target, should_halt
@@ -27,22 +27,31 @@ class Recursive:
 
     Args:
         task: see the classes below.
+        also: further losses on the same rows (`Perceive`, `Refer`, `Contrast`), added to the task's.
         exploration: probability that a row must take a random minimum number of steps.
         halt_weight, ponder_weight: above; the ponder cost is off by default.
+        group: rows of one group reason in one pass; their texts are of one length.
     Source: TRM, arXiv:2510.04871, figure 3; with model.config.q_learning also HRM's q_continue target.
     """
 
     task: Any
+    also: tuple = ()
     exploration: float = 0.1
     halt_weight: float = 0.5
     ponder_weight: float = 0.0
     group: str = ""
 
     def initial_carry(self, model, batch) -> dict:
-        x, _ = model.encode(self.task.inputs(batch))
-        state = model.initial_carry(x)
-        everyone = ops.ones_like(state["halted"])
-        return {"data": batch, "state": {**state, "halted": everyone}, "min_steps": state["steps"] + 1}
+        """Every slot free: the first step fills it, so its states need a shape only."""
+
+        def fresh(batch):
+            return model.initial_carry(model.encode(self.task.inputs(batch))[0])
+
+        blank = keras.tree.map_structure(
+            lambda t: ops.zeros(t.shape, dtype=t.dtype), backend.shapes(fresh, batch)
+        )
+        everyone = ops.ones_like(blank["halted"])
+        return {"data": batch, "state": {**blank, "halted": everyone}, "min_steps": blank["steps"] + 1}
 
     def __call__(self, model, carry, batch, seed):
         return self.together(model, {"": self}, {"": carry}, {"": batch}, seed)[""]
@@ -51,35 +60,39 @@ class Recursive:
     def together(model, objectives: dict, carries: dict, batches: dict, seed) -> dict:
         """One step for the rows of several objectives at once; each keeps its own slots and losses.
 
-        Args: name -> Recursive, its carry, its fresh batch. Images and texts must be of one shape.
+        Args: name -> Recursive, its carry, its fresh batch. Texts are of one length; images may be of several
+            shapes with equally many patches: they are encoded apart and reasoned over together.
         Returns: name -> (loss, carry, metrics, consumed).
         """
-        data, consumed, inputs = {}, {}, []
+        data, consumed, inputs = {}, {}, {}
         for name, objective in objectives.items():
             free = carries[name]["state"]["halted"]
             data[name], consumed[name] = refill(free, carries[name]["data"], batches[name])
-            inputs.append(objective.task.inputs(data[name]))
-        inputs = _concatenate(inputs)
-        x, mask = model.encode(inputs)
-        layout = model.layout(inputs)
+            inputs[name] = objective.task.inputs(data[name])
+        encoded = _encode(model, inputs)
+        x, mask = _concatenate([encoded[name][:2] for name in objectives])
         held = _concatenate([carries[name]["state"] for name in objectives])
-        free = held["halted"]
-        state = where_rows(free, model.initial_carry(x), held)
-        state, outputs = model.step(state, x, mask, layout)
+        state = where_rows(held["halted"], model.initial_carry(x), held)
+        state, outputs = model.step(state, x, mask, encoded[next(iter(objectives))][2])
         if model.config.q_learning:
-            outputs["q_target"] = _continue_target(model, state, x, mask, layout)
-        results, start = {}, 0
+            outputs["q_target"] = _continue_target(model, state, x, mask, encoded[next(iter(objectives))][2])
+        outputs["encoded"] = x
+        rows, start = {}, 0
+        for name in objectives:
+            rows[name] = slice(start, start + carries[name]["min_steps"].shape[0])
+            start = rows[name].stop
+        layouts = {name: encoded[name][2] for name in objectives}
+        further = _further(model, objectives, outputs, data, layouts, rows)
+        results = {}
         for name, objective in objectives.items():
-            rows = slice(start, start + carries[name]["min_steps"].shape[0])
-            start = rows.stop
-            own_state, own_outputs = keras.tree.map_structure(lambda t, r=rows: t[r], (state, outputs))
+            own = keras.tree.map_structure(lambda t, r=rows[name]: t[r], (state, outputs))
             loss, carry, metrics = objective._finish(
-                model, carries[name], data[name], own_state, own_outputs, layout, seed
+                model, carries[name], data[name], *own, layouts[name], seed, *further[name]
             )
             results[name] = (loss, carry, metrics, consumed[name])
         return results
 
-    def _finish(self, model, carry, data, state, outputs, layout, seed):
+    def _finish(self, model, carry, data, state, outputs, layout, seed, further, further_metrics):
         """Losses and halting of this objective's own rows."""
         limit = model.config.halt_max_steps
         free = carry["state"]["halted"]
@@ -91,7 +104,8 @@ class Recursive:
         q_loss = halting_loss(outputs["q_halt"], correct)
         if model.config.q_learning:
             q_loss = q_loss + halting_loss(outputs["q_continue"], outputs["q_target"])
-        total = ops.mean(rows + self.halt_weight * q_loss)
+        metrics |= further_metrics
+        total = ops.mean(rows + further + self.halt_weight * q_loss)
         if self.ponder_weight:
             total = total + self.ponder_weight * ops.mean(1 - ops.sigmoid(outputs["q_halt"]))
         done = ops.cast(halted, "float32")
@@ -104,8 +118,62 @@ class Recursive:
         return total, {"data": data, "state": {**state, "halted": halted}, "min_steps": min_steps}, metrics
 
 
+def _encode(model, inputs: dict) -> dict:
+    """Encode the rows of all names, those with images of one shape in one pass.
+
+    Returns: name -> (x, mask, layout).
+    """
+    by_shape: dict = {}
+    for name, batch in inputs.items():
+        by_shape.setdefault(tuple(batch["images"].shape[1:]), []).append(name)
+    encoded = {}
+    for names in by_shape.values():
+        joined = _concatenate([inputs[name] for name in names])
+        x, mask = model.encode(joined)
+        layout, start = model.layout(joined), 0
+        for name in names:
+            rows = slice(start, start + inputs[name]["tokens"].shape[0])
+            encoded[name] = x[rows], mask[rows], layout
+            start = rows.stop
+    spans = {(layout.vision.stop, layout.text.stop) for _, _, layout in encoded.values()}
+    if len(spans) > 1:
+        raise ValueError(
+            f"vision and text of one group's objectives end at {sorted(spans)}; make them end alike, or group "
+            "them apart"
+        )
+    return encoded
+
+
+def _further(model, objectives: dict, outputs, data: dict, layouts: dict, rows: dict) -> dict:
+    """The losses in `also`, each computed once for the rows of all objectives that name it and see one grid.
+
+    Returns: name -> (loss float32 (B,) or 0, metrics).
+    """
+    users: dict = {}
+    for name, objective in objectives.items():
+        for loss in objective.also:
+            users.setdefault((loss, layouts[name].grid), []).append(name)
+    results: dict = {name: (0.0, {}) for name in objectives}
+    for (loss, _), names in users.items():
+        shown = _concatenate(
+            [keras.tree.map_structure(lambda t, r=rows[name]: t[r], outputs) for name in names]
+        )
+        labels = _concatenate([{key: data[name][key] for key in loss.reads} for name in names])
+        values, metrics = loss(model, shown, labels, layouts[names[0]])
+        start = 0
+        for name in names:
+            own = slice(start, start + rows[name].stop - rows[name].start)
+            start = own.stop
+            total, found = results[name]
+            shares = {key: (ops.sum(hits[own]), ops.sum(among[own])) for key, (hits, among) in metrics.items()}
+            results[name] = total + values[own], found | shares
+    return results
+
+
 def _concatenate(trees: list):
     """Trees of tensors, joined along the first axis."""
+    if len(trees) == 1:
+        return trees[0]
     return keras.tree.map_structure(lambda *leaves: ops.concatenate(leaves, axis=0), *trees)
 
 
@@ -117,61 +185,85 @@ def _continue_target(model, state, x, mask, layout):
 
 
 @dataclass(frozen=True)
-class Contrastive:
-    """Dual-encoder retrieval: symmetric InfoNCE over the batch and its minimal-edit twins.
-
-    batch: images, tokens, padding_mask, and the same three with the prefix `twin_`.
-    """
-
-    group: str = ""
-
-    def initial_carry(self, model, batch) -> dict:
-        return {}
-
-    def __call__(self, model, carry, batch, seed):
-        both = {
-            key: ops.concatenate([batch[key], batch[f"twin_{key}"]], axis=0)
-            for key in ("images", "tokens", "padding_mask")
-        }
-        head = model.heads["retrieve"]
-        images = head(model.encode_images(both["images"]), side="image")
-        text = model.encode_text(both["tokens"], both["padding_mask"])
-        texts = head(text, both["padding_mask"], side="text")
-        similarity = head.similarity(images, texts)
-        rows = losses.info_nce(similarity)
-        hit = ops.equal(ops.argmax(similarity, axis=0), ops.arange(similarity.shape[0], dtype="int32"))
-        consumed = ops.convert_to_tensor(batch["tokens"].shape[0], dtype="int32")
-        return ops.mean(rows), carry, {"recall_at_1": ops.mean(ops.cast(hit, "float32"))}, consumed
-
-
-@dataclass(frozen=True)
 class Perceive:
     """Name what each vision token sees, before any reasoning: dense supervision for a tower from scratch.
 
-    batch: `images`; `objects` int32 (B, N, attributes), class of the object centred in each token, -1 = none.
+    data: `objects` int (B, N, attributes), class of the object centred in each token, -1 = none;
+    `object_boxes` float32 (B, N, 4) xyxy.
+    Returns: loss float32 (B,); metric `perceived`: objects with every attribute named right, of all objects.
     """
 
-    group: str = ""
+    weight: float = 1.0
+    reads = ("objects", "object_boxes")
 
-    def initial_carry(self, model, batch) -> dict:
-        return {}
-
-    def __call__(self, model, carry, batch, seed):
-        labels = batch["objects"]
-        presence, *attributes = model.heads["objects"](model.encode_images(batch["images"]))
+    def __call__(self, model, outputs, data, layout):
+        labels = ops.cast(data["objects"], "int32")
+        head = model.heads["objects"](outputs["encoded"][:, layout.vision], grid=layout.grid)
         present = labels[..., 0] >= 0
-        found = losses.binary_cross_entropy(presence[..., 0], ops.cast(present, "float32"))
-        total = ops.mean(found) * 4  # few tokens hold an object
+        found = losses.binary_cross_entropy(head["presence"], ops.cast(present, "float32"))
+        fit, _ = losses.box_loss(head["boxes"], data["object_boxes"])
+        rows = ops.mean(found, axis=-1) * 4 + losses.masked_mean(fit, present)  # few tokens hold an object
         right = present
-        for i, logits in enumerate(attributes):
+        for i, logits in enumerate(head["attributes"]):
             target = ops.maximum(labels[..., i], 0)
-            rows = losses.masked_mean(losses.cross_entropy(logits, target), present)
-            total = total + ops.mean(rows)
+            rows = rows + losses.masked_mean(losses.cross_entropy(logits, target), present)
             hit = ops.equal(ops.cast(ops.argmax(logits, axis=-1), "int32"), target)
             right = ops.logical_and(right, hit)
-        count = ops.sum(ops.cast(present, "float32"))
-        metrics = {"all_attributes": (ops.sum(ops.cast(right, "float32")), count)}
-        return total, carry, metrics, ops.convert_to_tensor(labels.shape[0], dtype="int32")
+        return self.weight * rows, {"perceived": (_count(right), _count(present))}
+
+
+@dataclass(frozen=True)
+class Refer:
+    """Mark, after each step, the objects that the text means on its way: supervision for every hop.
+
+    data: `referents` int (B, N, channels), 1 = meant, 0 = an object that is not, -1 = nothing to say.
+    Returns: loss float32 (B,); metric `referred`: rows with every mark right, of those with any.
+    """
+
+    weight: float = 1.0
+    reads = ("referents",)
+
+    def __call__(self, model, outputs, data, layout):
+        logits = model.heads["referents"](outputs["hidden"][:, layout.vision])
+        known, wanted = data["referents"] >= 0, data["referents"] > 0
+        loss = losses.binary_cross_entropy(logits, ops.cast(wanted, "float32"))
+        flat = (logits.shape[0], -1)
+        rows = losses.masked_mean(ops.reshape(loss, flat), ops.reshape(known, flat))
+        wrong = ops.any(ops.logical_and(known, ops.not_equal(logits > 0, wanted)), axis=(1, 2))
+        told = ops.any(known, axis=(1, 2))
+        hits = ops.cast(ops.logical_and(told, ops.logical_not(wrong)), "float32")
+        return self.weight * rows, {"referred": (hits, ops.cast(told, "float32"))}
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """Dual-encoder retrieval: InfoNCE over the rows, where the wrong description of each is a hard negative.
+
+    data: `answer` int32 (B,), 1 = the row's text is true of its image; `other_tokens` and
+    `other_padding_mask` (B, T): the description of the opposite truth.
+    Returns: loss float32 (B,); metric `recall_at_1`: images that prefer their own text to all others.
+    """
+
+    weight: float = 1.0
+    reads = ("answer", "other_tokens", "other_padding_mask")
+
+    def __call__(self, model, outputs, data, layout):
+        head = model.heads["retrieve"]
+        mask, other_mask = outputs["padding_mask"][:, layout.text], data["other_padding_mask"]
+        images = head(outputs["encoded"][:, layout.vision], side="image")
+        shown = head(outputs["encoded"][:, layout.text], mask, side="text")
+        other = head(model.encode_text(data["other_tokens"], other_mask), other_mask, side="text")
+        true = ops.expand_dims(data["answer"] > 0, 1)
+        texts = ops.concatenate([ops.where(true, shown, other), ops.where(true, other, shown)], axis=0)
+        similarity = head.similarity(images, texts)
+        best = ops.cast(ops.argmax(similarity, axis=1), "int32")
+        hits = ops.cast(ops.equal(best, ops.arange(best.shape[0], dtype="int32")), "float32")
+        return self.weight * losses.info_nce(similarity), {"recall_at_1": (hits, ops.ones_like(hits))}
+
+
+def _count(flags):
+    """How many are True in each row: bool (B, N) -> float32 (B,)."""
+    return ops.sum(ops.cast(flags, "float32"), axis=-1)
 
 
 @dataclass(frozen=True)

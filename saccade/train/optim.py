@@ -1,5 +1,6 @@
 """Which variable learns how fast: parts, schedules and the optimiser groups they make."""
 
+import itertools
 import math
 import re
 from dataclasses import dataclass
@@ -50,6 +51,11 @@ class Warmup(keras.optimizers.schedules.LearningRateSchedule):
         }
 
 
+# Optimisers that treat every number alike. Their groups are one vector, so a step updates it in a few passes
+# instead of a few for each variable, and compiles as few.
+ELEMENTWISE = (keras.optimizers.AdamW, keras.optimizers.Lion, keras.optimizers.SGD, AdamATan2)
+
+
 @dataclass(frozen=True)
 class Group:
     """Variables that share an optimiser. `part` is the pattern they matched, `rest` for none."""
@@ -59,6 +65,49 @@ class Group:
     learning_rate: float
     weight_decay: float
     optimizer: keras.optimizers.Optimizer | None  # None: frozen
+
+    @property
+    def joined(self) -> bool:
+        """Whether the optimiser sees one vector of all variables, not the variables."""
+        return isinstance(self.optimizer, ELEMENTWISE) and len({v.dtype for v in self.variables}) == 1
+
+    @property
+    def count(self) -> int:
+        """How many tensors the optimiser sees."""
+        return 0 if self.optimizer is None else 1 if self.joined else len(self.variables)
+
+    def build(self) -> "Group":
+        """Give the optimiser its slots."""
+        seen = self.variables
+        if self.joined:
+            size = sum(math.prod(v.shape) for v in seen)
+            seen = [keras.Variable(ops.zeros((size,), seen[0].dtype), name="joined")]
+        if self.optimizer is not None:
+            self.optimizer.build(seen)
+        return self
+
+
+def join(groups: list[Group], tensors: list) -> list:
+    """One tensor for each trained variable, in group order -> what the optimisers see."""
+    result, start = [], 0
+    for group in groups:
+        stop = start + (len(group.variables) if group.optimizer else 0)
+        own, start = tensors[start:stop], stop
+        result += [ops.concatenate([ops.reshape(t, (-1,)) for t in own])] if group.joined else own
+    return result
+
+
+def split(groups: list[Group], tensors: list) -> list:
+    """The inverse of `join`."""
+    result, start = [], 0
+    for group in groups:
+        own, start = tensors[start : start + group.count], start + group.count
+        if group.joined:
+            edges = list(itertools.accumulate(math.prod(v.shape) for v in group.variables))
+            parts = ops.split(own[0], edges[:-1])
+            own = [ops.reshape(part, v.shape) for part, v in zip(parts, group.variables, strict=True)]
+        result += own
+    return result
 
 
 def local_path(variable, model) -> str:
@@ -114,8 +163,7 @@ def make_groups(model, config: TrainConfig) -> list[Group]:
         for members, member_decay in ((kernels, decay), (others, decay if config.decay == "all" else 0.0)):
             if members:
                 optimizer = _make_optimizer(config, name, rate, member_decay, members is kernels)
-                optimizer.build(members)
-                groups.append(Group(pattern, members, rate, member_decay, optimizer))
+                groups.append(Group(pattern, members, rate, member_decay, optimizer).build())
     if not any(group.optimizer for group in groups):
         raise SaccadeError(
             "every part of the model is frozen, so there is nothing to train; unfreeze one in `parts`"
@@ -163,13 +211,13 @@ def initial_state(groups: list[Group]) -> list[list]:
 
 
 def apply(groups: list[Group], values: list, gradients: list, slots: list[list]) -> tuple[list, list[list]]:
-    """One update. `values` and `gradients` are in group order, frozen variables left out."""
+    """One update. `values` and `gradients` are as `join` makes them."""
     new_values, new_slots, start = [], [], 0
     for group, group_slots in zip(groups, slots, strict=True):
         if group.optimizer is None:
             new_slots.append([])
             continue
-        stop = start + len(group.variables)
+        stop = start + group.count
         updated, updated_slots = group.optimizer.stateless_apply(
             group_slots, gradients[start:stop], values[start:stop]
         )

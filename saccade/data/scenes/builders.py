@@ -178,17 +178,25 @@ def build_retrieve(job: Job) -> Example:
 def build_match(job: Job) -> Example:
     """A description with its own picture or with another; right and wrong texts are drawn alike."""
     rng = job.rng
-    kind, (shown, _other, text, wrong) = "twin", _twins(job)
+    kind, (shown, other, text, wrong) = "twin", _twins(job)
     if rng.random() >= TWIN_SHARE:
         kind = "other"
-        _, _, wrong, _ = _twins(job)
+        other, _, wrong, _ = _twins(job)
     value = rng.random() < 0.5
-    text = text if value else wrong
-    if caption_is_true(text, shown) != value:
+    text, other_text = (text, wrong) if value else (wrong, text)
+    if caption_is_true(text, shown) != value or caption_is_true(other_text, shown) == value:
         return build_match(job)  # two unrelated scenes that read alike: practically never
     answer = "true" if value else "false"
     return Example(
-        task="match", image=render(shown), scene=shown, text=text, answer=answer, kind=kind, depth=1
+        task="match",
+        image=render(shown),
+        scene=shown,
+        text=text,
+        answer=answer,
+        kind=kind,
+        depth=1,
+        described=shown if value else other,
+        other_text=other_text,
     )
 
 

@@ -40,7 +40,7 @@ def execute(program: Call, scene: Scene):
     Returns: see the module's first lines.
     Raises: IllPosedError: `unique` of a set without exactly one member, or a tie for the place `nth` wants.
     """
-    return _Run(scene).value(program, tuple(range(len(scene.objects))))
+    return Run(scene).value(program, tuple(range(len(scene.objects))))
 
 
 def trace(program: Call, scene: Scene) -> list[tuple[Call, object]]:
@@ -50,142 +50,176 @@ def trace(program: Call, scene: Scene) -> list[tuple[Call, object]]:
     Raises: IllPosedError: as `execute`.
     """
     steps: list[tuple[Call, object]] = []
-    _Run(scene, steps).value(program, tuple(range(len(scene.objects))))
+    Run(scene, steps).value(program, tuple(range(len(scene.objects))))
     return steps
 
 
-def members(program: Call, scene, scope: tuple[int, ...], known: dict[int, int] | None = None):
-    """`program`'s value when only the objects in `scope` exist (what a panel quantifier does).
+class Run:
+    """Programs run on one scene.
 
-    `known` maps id(sub-program) to the object that a `unique(...)` is taken to name, unchecked.
+    Args:
+        scene: a Scene, or anything with its fields.
+        steps: a list that every sub-program is appended to with its value.
+        known: id(sub-program) -> the object that this `unique(...)` is taken to name, unchecked.
     """
-    return _Run(scene, known=known).value(program, scope)
 
-
-class _Run:
     def __init__(self, scene, steps: list | None = None, known: dict[int, int] | None = None):
         self.scene, self.objects, self.steps = scene, scene.objects, steps
-        self.known = known or {}
+        self.known = {} if known is None else known
 
     def value(self, program: Call, scope: tuple[int, ...]):
-        op = program.op
-        if op == "scene":
-            result = scope
-        elif op == "unique" and id(program) in self.known:
-            result = self.known[id(program)]
-        elif op == "filter" and self.steps is None:
-            result = self.filters(program, scope)
-        elif op in GROUP_OPS:
-            result = self.quantify(op, program.args[0], scope)
-        else:
-            args = [self.value(arg, scope) if type(arg) is Call else arg for arg in program.args]
-            if op in COMPARISONS:
-                result = _COMPARE[op](*args)
-            elif op == "relate":
-                result = self.relate(scope, *args)
-            elif op == "same":
-                result = self.same(scope, *args)
-            else:
-                result = _OPS[op](self, *args)
+        """`program`'s value when only the objects in `scope` exist (what a panel quantifier does)."""
+        result = _RULES[program.op](self, program, scope)
         if self.steps is not None:
             self.steps.append((program, result))
         return result
 
-    def quantify(self, op: str, body: Call, scope: tuple[int, ...]):
-        inner = _Run(self.scene)
-        panels = [tuple(i for i in scope if self.objects[i].group == g) for g in range(self.scene.num_groups)]
-        values = tuple(inner.value(body, panel) for panel in panels)
+    def filter(self, program: Call, scope: tuple[int, ...]):
+        """A whole chain of filters at once: the same set, without the sets in between."""
+        objects = self.objects
         if self.steps is not None:
-            self.steps.append((body, values))
-        return {"every_group": all, "some_group": any, "no_group": _none, "count_groups": sum}[op](values)
+            base, attribute, value = program.args
+            return tuple([i for i in self.value(base, scope) if getattr(objects[i], attribute) == value])
+        needs = []
+        while program.op == "filter":
+            program, attribute, value = program.args
+            needs.append((attribute, value))
+        found = self.value(program, scope)
+        for attribute, value in needs:
+            found = [i for i in found if getattr(objects[i], attribute) == value]
+        return tuple(found)
 
-    def relate(self, scope, anchor: int, direction: str):
+    def exclude(self, program: Call, scope: tuple[int, ...]):
+        base, attribute, value = program.args
+        return tuple([i for i in self.value(base, scope) if getattr(self.objects[i], attribute) != value])
+
+    def relate(self, program: Call, scope: tuple[int, ...]):
+        anchor, direction = program.args
         axis, sign = AXES[direction]
-        here = self.objects[anchor]
-        zero = here.center_px[axis] * sign
-        return tuple(
-            i
-            for i in scope
-            if i != anchor
-            and self.objects[i].group == here.group
-            and self.objects[i].center_px[axis] * sign > zero
-        )
+        objects, here = self.objects, self.objects[self.value(anchor, scope)]
+        group, far = here.group, axis + 2
+        zero = (here.box_px[axis] + here.box_px[far]) * sign
+        found = []
+        for i in scope:
+            box = objects[i].box_px
+            if (box[axis] + box[far]) * sign > zero and objects[i].group == group:
+                found.append(i)
+        return tuple(found)
 
-    def same(self, scope, anchor: int, attribute: str):
+    def same(self, program: Call, scope: tuple[int, ...]):
+        anchor, attribute = self.value(program.args[0], scope), program.args[1]
         wanted = getattr(self.objects[anchor], attribute)
-        return tuple(i for i in scope if i != anchor and getattr(self.objects[i], attribute) == wanted)
+        return tuple([i for i in scope if i != anchor and getattr(self.objects[i], attribute) == wanted])
 
-    def unique(self, found):
+    def unique(self, program: Call, scope: tuple[int, ...]):
+        known = self.known.get(id(program))
+        if known is not None:
+            return known
+        found = self.value(program.args[0], scope)
         if len(found) != 1:
             raise IllPosedError(
                 f"'the' needs exactly one such object, the scene has {len(found)}: say 'a' or 'how many'"
             )
         return found[0]
 
-    def nth(self, found, end: str, number: int):
+    def nth(self, program: Call, scope: tuple[int, ...]):
         """The number-th from that end, empty if there are fewer."""
-        axis, sign = {"left": (0, 1), "right": (0, -1), "top": (1, 1), "bottom": (1, -1)}[end]
+        base, end, number = program.args
+        found = self.value(base, scope)
+        axis, sign = AXES[_FAR_SIDE[end]]
         if number < 1 or len(found) < number:
             return ()
-        line = sorted((self.objects[i].center_px[axis] * sign, i) for i in found)
+        line = sorted([(sign * self.doubled_center(i, axis), i) for i in found])
         place, chosen = line[number - 1]
         near = line[max(0, number - 2) : number - 1] + line[number : number + 1]
         if any(other == place for other, _ in near):
             raise IllPosedError(f"two objects tie for place {number} from the {end}")
         return (chosen,)
 
-    def touching(self, found, wall: str):
-        return tuple(i for i in found if wall in walls_touched(self.objects[i], self.scene))
+    def doubled_center(self, i: int, axis: int) -> int:
+        """Twice the place of an object's centre, a whole number of pixels."""
+        box = self.objects[i].box_px
+        return box[axis] + box[axis + 2]
 
-    def filter(self, found, attribute: str, value: str):
-        return tuple([i for i in found if getattr(self.objects[i], attribute) == value])
+    def touching(self, program: Call, scope: tuple[int, ...]):
+        base, wall = program.args
+        found = self.value(base, scope)
+        return tuple([i for i in found if wall in walls_touched(self.objects[i], self.scene)])
 
-    def filters(self, program: Call, scope):
-        """A whole chain of filters at once: the same set, without the sets in between."""
-        needs = []
-        while program.op == "filter":
-            needs.append(program.args[1:])
-            program = program.args[0]
-        found = self.value(program, scope)
-        for attribute, value in needs:
-            found = tuple([i for i in found if getattr(self.objects[i], attribute) == value])
-        return found
+    def union(self, program: Call, scope: tuple[int, ...]):
+        one, two = program.args
+        return tuple(sorted({*self.value(one, scope), *self.value(two, scope)}))
 
-    def exclude(self, found, attribute: str, value: str):
-        return tuple([i for i in found if getattr(self.objects[i], attribute) != value])
+    def intersect(self, program: Call, scope: tuple[int, ...]):
+        one, two = (self.value(arg, scope) for arg in program.args)
+        return tuple([i for i in one if i in two])
 
-    def distinct(self, found, attribute: str):
-        return len({getattr(self.objects[i], attribute) for i in found})
+    def distinct(self, program: Call, scope: tuple[int, ...]):
+        base, attribute = program.args
+        return len({getattr(self.objects[i], attribute) for i in self.value(base, scope)})
 
-    def query(self, thing: int, attribute: str):
-        return getattr(self.objects[thing], attribute)
+    def query(self, program: Call, scope: tuple[int, ...]):
+        thing, attribute = program.args
+        return getattr(self.objects[self.value(thing, scope)], attribute)
 
-    def same_attribute(self, one: int, two: int, attribute: str):
-        return getattr(self.objects[one], attribute) == getattr(self.objects[two], attribute)
+    def is_(self, program: Call, scope: tuple[int, ...]):
+        thing, attribute, value = program.args
+        return getattr(self.objects[self.value(thing, scope)], attribute) == value
+
+    def same_attribute(self, program: Call, scope: tuple[int, ...]):
+        one, two, attribute = program.args
+        one, two = self.objects[self.value(one, scope)], self.objects[self.value(two, scope)]
+        return getattr(one, attribute) == getattr(two, attribute)
+
+    def compare(self, program: Call, scope: tuple[int, ...]):
+        one, two = (self.value(arg, scope) for arg in program.args)
+        return _COMPARE[program.op](one, two)
+
+    def join(self, program: Call, scope: tuple[int, ...]):
+        """and, or: both sides run, so a presupposition that fails is never passed over."""
+        one, two = (self.value(arg, scope) for arg in program.args)
+        return (one and two) if program.op == "and" else (one or two)
+
+    def quantify(self, program: Call, scope: tuple[int, ...]):
+        inner, body = Run(self.scene), program.args[0]
+        panels = [tuple(i for i in scope if self.objects[i].group == g) for g in range(self.scene.num_groups)]
+        values = tuple([inner.value(body, panel) for panel in panels])
+        if self.steps is not None:
+            self.steps.append((body, values))
+        return _QUANTIFY[program.op](values)
 
 
-def _none(values) -> bool:
-    return not any(values)
-
-
-_OPS = {
-    "filter": _Run.filter,
-    "exclude": _Run.exclude,
-    "nth": _Run.nth,
-    "touching": _Run.touching,
-    "unique": _Run.unique,
-    "distinct": _Run.distinct,
-    "query": _Run.query,
-    "same_attribute": _Run.same_attribute,
-    "union": lambda run, a, b: tuple(sorted({*a, *b})),
-    "intersect": lambda run, a, b: tuple(i for i in a if i in b),
-    "count": lambda run, a: len(a),
-    "number": lambda run, n: n,
-    "exist": lambda run, a: bool(a),
-    "is": lambda run, thing, attribute, value: run.query(thing, attribute) == value,
-    "and": lambda run, a, b: a and b,
-    "or": lambda run, a, b: a or b,
-    "not": lambda run, a: not a,
+# The side whose direction grows away from an end: the first from the left is the least in x.
+_FAR_SIDE = {"left": "right", "right": "left", "top": "below", "bottom": "above"}
+_QUANTIFY = {
+    "every_group": all,
+    "some_group": any,
+    "no_group": lambda values: not any(values),
+    "count_groups": sum,
+}
+_RULES = {
+    "scene": lambda run, program, scope: scope,
+    "filter": Run.filter,
+    "exclude": Run.exclude,
+    "relate": Run.relate,
+    "same": Run.same,
+    "nth": Run.nth,
+    "touching": Run.touching,
+    "union": Run.union,
+    "intersect": Run.intersect,
+    "unique": Run.unique,
+    "count": lambda run, program, scope: len(run.value(program.args[0], scope)),
+    "distinct": Run.distinct,
+    "number": lambda run, program, scope: program.args[0],
+    "exist": lambda run, program, scope: bool(run.value(program.args[0], scope)),
+    "is": Run.is_,
+    "same_attribute": Run.same_attribute,
+    "query": Run.query,
+    "and": Run.join,
+    "or": Run.join,
+    "not": lambda run, program, scope: not run.value(program.args[0], scope),
+    **dict.fromkeys(COMPARISONS, Run.compare),
+    **dict.fromkeys(GROUP_OPS, Run.quantify),
 }
 
 

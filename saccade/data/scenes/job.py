@@ -1,22 +1,23 @@
 """What one example is made from: two generators and the options; and scenes planted to order."""
 
+import re
 from dataclasses import dataclass
 from random import Random
 
 import numpy as np
 
 from saccade.data.scenes.execute import IllPosedError, execute
-from saccade.data.scenes.nlvr import TOWER_X_PX, TOWER_Y_PX
+from saccade.data.scenes.nlvr import sample_nlvr
 from saccade.data.scenes.plant import PlantError, plant
 from saccade.data.scenes.program import Call, depth
 from saccade.data.scenes.questions import MAX_DEPTH, PALETTES
 from saccade.data.scenes.sample import sample_scene
 from saccade.data.scenes.scene import Scene
-from saccade.errors import SaccadeError
 
-MAX_WORDS = {"question": 40, "statement": 40, "description": 60, "caption": 40, "rationale": 48}
+# In words and punctuation marks, each part of a hyphenated word one: what a tokenizer makes of a text.
+MAX_PIECES = {"question": 48, "statement": 48, "description": 60, "caption": 48, "rationale": 60}
+_PIECE = re.compile(r"\w+|[^\w\s]")
 DEPTHS = tuple(range(1, MAX_DEPTH + 1))
-PANEL_PITCH_PX = 150  # from one nlvr panel to the next
 PLANT_TRIES = 4  # on one layout
 SCENE_TRIES = 30  # layouts for one pair of program and answer, so that no answer is given up for another
 
@@ -52,14 +53,6 @@ class Job:
         within = [depth for depth in depths if least <= depth <= most]
         return self.rng.choice(within or [min(depths, key=lambda depth: abs(depth - least))])
 
-    def towers(self) -> Scene:
-        """A random nlvr scene with one tower in each panel. Raises: SaccadeError: none in 100 samples."""
-        for _ in range(100):
-            scene = sample_scene(self.array_rng, style="nlvr", num_objects=(1, len(TOWER_Y_PX)))
-            if all(item.box_px[0] % PANEL_PITCH_PX == TOWER_X_PX for item in scene.objects):
-                return scene
-        raise SaccadeError("no scene of towers in 100 samples; the nlvr sampler should make two of three")
-
     def scene(self, least: int = 0, most: int = 10, *, shapes: bool = False, towers: bool = False) -> Scene:
         """A random scene with at least `least` and at most `most` objects where the options allow it.
 
@@ -67,7 +60,7 @@ class Job:
         """
         options = self.options
         if towers:
-            return self.towers()
+            return sample_nlvr(self.array_rng, towers=True)
         if options.style == "nlvr":
             return sample_scene(
                 self.array_rng, style="nlvr", num_objects=(min(least, 5), 8) if shapes else None
@@ -84,8 +77,8 @@ class Job:
 
 
 def fits(text: str, kind: str) -> bool:
-    """Whether a text keeps to its length limit, in words."""
-    return len(text.split()) <= MAX_WORDS[kind]
+    """Whether a text keeps to its length limit."""
+    return len(_PIECE.findall(text)) <= MAX_PIECES[kind]
 
 
 def planted(

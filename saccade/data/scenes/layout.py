@@ -62,8 +62,9 @@ class Layout:
     def add(self, key, shape: str, box: tuple, layer: int) -> None:
         """Put an object that obeys the rules."""
         share = 0.0
+        x0, y0, x1, y1 = box
         for i, other in enumerate(self.boxes):
-            if _overlap(box, other) > 0:
+            if x0 < other[2] and other[0] < x1 and y0 < other[3] and other[1] < y1:
                 if layer < self.layers[i]:
                     share += _hidden_share(shape, box, self.shapes[i], other)
                 else:

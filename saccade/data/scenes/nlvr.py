@@ -187,10 +187,16 @@ def _record(where, row, build, field, archive):
         raise SaccadeError(f"{where}: missing or broken field: {error}") from error
 
 
-def sample_nlvr(rng: np.random.Generator, num_objects: int | tuple[int, int] | None = None) -> Scene:
-    """A random scene: three towers, or three panels of scattered shapes. See `sample.sample_scene`."""
+def sample_nlvr(
+    rng: np.random.Generator, num_objects: int | tuple[int, int] | None = None, *, towers: bool | None = None
+) -> Scene:
+    """A random scene: three towers, or three panels of scattered shapes. See `sample.sample_scene`.
+
+    towers: which of the two; None = as often as in the published images.
+    """
     low, high = count_range(num_objects, (1, MAX_IN_PANEL), 1, MAX_IN_PANEL)
-    towers = rng.random() < TOWER_SHARE and (num_objects is None or high <= len(TOWER_Y_PX))
+    if towers is None:
+        towers = rng.random() < TOWER_SHARE and (num_objects is None or high <= len(TOWER_Y_PX))
     if towers:
         high = min(high, len(TOWER_Y_PX))
     objects = []
@@ -227,12 +233,13 @@ def _scattered(rng, group, count):
 def free_place(rng, boxes_px: list, group: int, size_px: int) -> tuple[int, int] | None:
     """A place in a panel, often at a wall, at least one pixel from the given boxes; None if guesses fail."""
     room = NLVR_PANEL_PX - size_px
-    for a, b, wall, side in rng.random((40, 4)).tolist():
-        x, y = int(a * (room + 1)), int(b * (room + 1))
-        if wall < _WALL_SHARE:
-            x, y = ((0, y), (room, y), (x, 0), (x, room))[int(side * 4)]
-        if is_clear(boxes_px, group, size_px, x, y):
-            return x, y
+    for guesses in (4, 36):  # the first few mostly do
+        for a, b, wall, side in rng.random((guesses, 4)).tolist():
+            x, y = int(a * (room + 1)), int(b * (room + 1))
+            if wall < _WALL_SHARE:
+                x, y = ((0, y), (room, y), (x, 0), (x, room))[int(side * 4)]
+            if is_clear(boxes_px, group, size_px, x, y):
+                return x, y
     return None
 
 

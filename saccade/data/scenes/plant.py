@@ -8,113 +8,16 @@ ball left of ...") are settled from the inside out, then the answer; the caller 
 running the program, so a plan that defeats itself costs a retry, never a wrong label.
 """
 
-import math
-from dataclasses import dataclass
+from collections.abc import Sequence
 from random import Random
 
-from saccade.data.scenes.execute import AXES, IllPosedError, members, walls_touched
-from saccade.data.scenes.layout import BOX_GAP, SIZE_FRACTION, Layout
+from saccade.data.scenes.draft import Draft, PlantError
+from saccade.data.scenes.execute import AXES, IllPosedError, walls_touched
 from saccade.data.scenes.program import COMPARISONS, Call
-from saccade.data.scenes.scene import Scene, SceneObject
-from saccade.data.scenes.sprites import extent
+from saccade.data.scenes.scene import Scene
 
 MAX_COUNT = 5  # "how many" has answers 0..5 where attributes alone decide,
 MAX_RELATED_COUNT = 4  # and 0..4 where a relation leaves fewer candidates
-
-
-class PlantError(Exception):
-    """This scene cannot be made to fit; try another. Never reaches a user."""
-
-
-@dataclass(slots=True)
-class _Thing:
-    shape: str
-    color: str
-    size: str
-    material: str
-    box_px: tuple
-    group: int
-    layer: int
-    center_px: tuple
-    locked: set
-
-
-class Draft:
-    """A scene whose objects may change. It has the fields that `execute` reads."""
-
-    def __init__(self, scene: Scene, palette: dict[str, tuple[str, ...]], rng: Random):
-        self.scene, self.palette, self.rng = scene, palette, rng
-        self.num_groups, self.height_px, self.width_px = scene.num_groups, scene.height_px, scene.width_px
-        self.objects = [
-            _Thing(o.shape, o.color, o.size, o.material, o.box_px, o.group, o.layer, o.center_px, set())
-            for o in scene.objects
-        ]
-        self.known: dict[int, int] = {}  # id of a settled unique(...) -> the object it names
-        self.everything = tuple(range(len(self.objects)))
-
-    def finish(self) -> Scene:
-        """The scene, boxes fitted to new shapes and sizes. Raises: PlantError: they no longer fit."""
-        old, objects, moved = self.scene, [], []
-        for before, now in zip(old.objects, self.objects, strict=True):
-            box = before.box_px
-            if old.style == "nlvr":
-                if now.size != before.size:
-                    raise PlantError  # shapes of equal size fill equal boxes there, sizes do not
-            elif now.size != before.size or now.shape != before.shape:
-                height = box[3] - box[1]
-                if now.size != before.size:
-                    height = max(3, round(height * SIZE_FRACTION[now.size] / SIZE_FRACTION[before.size]))
-                box = _around(box, *extent(now.shape, height))
-                moved.append(len(objects))
-            objects.append(
-                SceneObject(now.shape, now.color, now.size, now.material, box, now.group, now.layer)
-            )
-        if moved:
-            self._check_layout(objects, moved)
-        return Scene(tuple(objects), old.width_px, old.height_px, old.background, old.style, old.num_groups)
-
-    def _check_layout(self, objects: list[SceneObject], moved: list[int]) -> None:
-        if any(item.layer for item in objects):
-            layout = Layout(self.width_px, self.height_px)
-            for i, item in enumerate(objects):
-                if not layout.is_allowed(item.shape, item.box_px, item.layer):
-                    raise PlantError
-                layout.add(i, item.shape, item.box_px, item.layer)
-            return
-        # Centres stay, so only the distance of the changed boxes can have become too small.
-        gap, boxes = (
-            math.ceil(BOX_GAP * max(self.width_px, self.height_px)),
-            [item.box_px for item in objects],
-        )
-        for i in moved:
-            x0, y0, x1, y1 = boxes[i]
-            if x0 < 0 or y0 < 0 or x1 > self.width_px or y1 > self.height_px:
-                raise PlantError
-            for k, (a0, b0, a1, b1) in enumerate(boxes):
-                if k != i and x0 < a1 + gap and a0 < x1 + gap and y0 < b1 + gap and b0 < y1 + gap:
-                    raise PlantError
-
-    def value(self, program: Call, scope: tuple):
-        """The program's value now, anchors settled before taken as they are."""
-        return members(program, self, scope, self.known)
-
-    def set(self, i: int, attribute: str, value: str, *, lock: bool = True) -> None:
-        thing = self.objects[i]
-        if getattr(thing, attribute) != value:
-            if attribute in thing.locked:
-                raise PlantError
-            setattr(thing, attribute, value)
-        if lock:
-            thing.locked.add(attribute)
-
-    def other(self, attribute: str, value: str) -> str:
-        """A random value but this one."""
-        return self.rng.choice([v for v in self.palette[attribute] if v != value])
-
-
-def _around(box: tuple, width: int, height: int) -> tuple:
-    x, y = (box[0] + box[2] - width) // 2, (box[1] + box[3] - height) // 2
-    return x, y, x + width, y + height
 
 
 def plant(scene: Scene, program: Call, answer, palette: dict[str, tuple[str, ...]], rng: Random) -> Scene:
@@ -150,30 +53,45 @@ def _recipe(draft: Draft, program: Call, scope: tuple) -> tuple[tuple, list]:
     return draft.value(program, scope), []
 
 
-def _resize(draft: Draft, program: Call, size: int, scope: tuple, has_room=None) -> None:
-    """Change attributes until the set has `size` members, new ones among those that `has_room` accepts."""
-    _settle(draft, program, scope, size)
+def _resize(draft: Draft, program: Call, size: int, scope: tuple, has_room=None) -> tuple:
+    """Change attributes until the set has `size` members, all of them accepted by `has_room`.
+
+    Returns: (members, candidates, needs), the last two as in `_recipe`; all empty for the n-th of a set.
+    """
+    _settle(draft, program, scope, size, has_room, exact=program.op == "relate")
     if program.op == "nth":
         _resize_at_least(draft, program.args[0], program.args[2], scope)
-        return
-    rng = draft.rng
+        return (), (), ()
+    base = program
+    while base.op in ("filter", "exclude", "touching"):
+        base = base.args[0]
     candidates, needs = _recipe(draft, program, scope)
+    # Else members may come from elsewhere than the candidates.
+    is_closed = base.op not in ("union", "nth")
     for _ in range(16):
-        inside = draft.value(program, scope)
-        if len(inside) == size:
+        inside = _matching(draft, candidates, needs) if is_closed else draft.value(program, scope)
+        misplaced = [i for i in inside if not has_room(i)] if has_room else ()
+        if len(inside) == size and not misplaced:
             break
-        if program.op == "union":  # either side will do, another each time
+        if base.op == "union":  # either side will do, another each time
             candidates, needs = _recipe(draft, program, scope)
-        if len(inside) < size:
-            _join(draft, [i for i in candidates if i not in inside and (not has_room or has_room(i))], needs)
+        if misplaced or len(inside) > size:
+            _leave(draft, draft.rng.choice(misplaced or inside), needs)
         else:
-            misplaced = [i for i in inside if has_room and not has_room(i)]
-            _leave(draft, rng.choice(misplaced or inside), needs)
+            _join(draft, [i for i in candidates if i not in inside and (not has_room or has_room(i))], needs)
     else:
         raise PlantError
-    for i in inside:
-        for attribute, _, _ in needs if program.op != "union" else ():
-            draft.objects[i].locked.add(attribute)
+    if base.op != "union":
+        fixed = [attribute for attribute, _, _ in needs]
+        for i in inside:
+            draft.objects[i].locked.update(fixed)
+    return inside, candidates, needs
+
+
+def _matching(draft: Draft, found: Sequence[int], needs: Sequence[tuple]) -> Sequence[int]:
+    for attribute, value, same in needs:
+        found = [i for i in found if (getattr(draft.objects[i], attribute) == value) == same]
+    return found
 
 
 def _resize_at_least(draft: Draft, program: Call, size: int, scope: tuple) -> None:
@@ -187,47 +105,66 @@ def _join(draft: Draft, candidates: list, needs: list) -> None:
         raise PlantError
     draft.rng.shuffle(candidates)
     for i in candidates:
-        thing = draft.objects[i]
-        missing = [need for need in needs if (getattr(thing, need[0]) == need[1]) != need[2]]
-        if any(attribute in thing.locked for attribute, _, _ in missing):
-            continue
-        for attribute, value, same in missing:
-            draft.set(i, attribute, value if same else draft.other(attribute, value))
-        return
+        values = {}
+        for attribute, value, same in needs:
+            if same:
+                values[attribute] = value
+            elif getattr(draft.objects[i], attribute) == value:
+                values[attribute] = draft.other(attribute, value)
+        if draft.change(i, values):
+            return
     raise PlantError
 
 
 def _leave(draft: Draft, i: int, needs: list) -> None:
     free = [need for need in needs if need[0] not in draft.objects[i].locked]
-    if not free:
-        raise PlantError
-    negative = [need for need in free if not need[2]]
-    attribute, value, same = draft.rng.choice(negative or free)
-    draft.set(i, attribute, draft.other(attribute, value) if same else value, lock=False)
+    ways = [need for need in free if not need[2]] or free
+    draft.rng.shuffle(ways)
+    for attribute, value, same in ways:
+        if draft.change(i, {attribute: draft.other(attribute, value) if same else value}, lock=False):
+            return
+    raise PlantError
 
 
-def _settle(draft: Draft, program: Call, scope: tuple, size: int = 1) -> None:
+def _settle(
+    draft: Draft, program: Call, scope: tuple, size: int = 1, accepts=None, *, exact: bool = False
+) -> None:
     """Make every "the ..." inside the program name exactly one object, inner ones first.
 
-    What "left of the ..." refers to is an object with at least `size` others on its left, where there is one.
+    What "left of the ..." refers to is an object with at least `size` others on its left, of those that
+    `accepts` is true of, where there is one; with `exact`, one with neither fewer nor more.
     """
+    while program.op in ("filter", "exclude"):
+        program = program.args[0]
     if program.op == "unique":
         _settle_anchor(draft, program, scope)
     elif program.op == "relate":
         anchor, direction = program.args
         axis, sign = AXES[direction]
-        along = [draft.objects[i].center_px[axis] * sign for i in scope]
-        limit = sorted(along, reverse=True)[min(max(size, 1), len(along) - 1)] if along else 0
-        _settle_anchor(draft, anchor, scope, lambda i: draft.objects[i].center_px[axis] * sign <= limit)
+        places = {i: sign * draft.run.doubled_center(i, axis) for i in scope}
+        along = sorted([place for i, place in places.items() if not accepts or accepts(i)], reverse=True)
+        if len(along) <= size if exact else not along:
+            raise PlantError
+        if exact:
+            _settle_anchor(draft, anchor, scope, lambda i: places[i] == along[size])
+        else:
+            nearest = along[min(max(size, 1), len(along)) - 1]
+            _settle_anchor(draft, anchor, scope, lambda i: places[i] < nearest)
     else:
+        passed = (size, accepts) if program.op == "intersect" else ()
         for part in program.programs:
-            _settle(draft, part, scope, size if program.op in ("filter", "exclude", "intersect") else 1)
+            _settle(draft, part, scope, *passed)
 
 
 def _settle_anchor(draft: Draft, program: Call, scope: tuple, has_room=None) -> None:
-    _resize(draft, program.args[0], 1, scope, has_room)
-    if draft.num_groups == 1:
-        draft.known[id(program)] = draft.value(program.args[0], scope)[0]
+    inside, rivals, needs = _resize(draft, program.args[0], 1, scope, has_room)
+    if draft.num_groups > 1:
+        return
+    if not inside:
+        inside = draft.value(program.args[0], scope)
+    draft.known[id(program)] = inside[0]
+    if needs:
+        draft.sole.append((inside[0], rivals, needs))
 
 
 def _distract(draft: Draft, program: Call) -> None:
@@ -241,9 +178,10 @@ def _distract(draft: Draft, program: Call) -> None:
             node = node.args[0]
         stack.extend(node.programs)
         if len(needs) > 1 and rng.random() < 0.6:
-            i, odd = rng.choice(draft.everything), rng.randrange(len(needs))
-            for k, (attribute, value) in enumerate(needs):
-                draft.set(i, attribute, value if k != odd else draft.other(attribute, value), lock=False)
+            near = dict(needs)
+            odd = rng.choice(tuple(near))
+            near[odd] = draft.other(odd, near[odd])
+            draft.change(rng.choice(draft.everything), near, lock=False)  # where there is room
 
 
 def _achieve(draft: Draft, program: Call, answer, scope: tuple) -> None:
@@ -306,13 +244,18 @@ def _split(program: Call, answer: bool, rng: Random) -> tuple[bool, bool]:
 def _achieve_comparison(draft: Draft, program: Call, answer: bool, scope: tuple) -> None:
     op, (one, two), rng = program.op, program.args, draft.rng
     if two.op != "number":
-        pairs = [(a, b) for a in range(5) for b in range(5) if _holds(op, a, b) == answer and abs(a - b) < 3]
+        sizes = range(min(5, len(scope) + 1))
+        pairs = [(a, b) for a in sizes for b in sizes if _holds(op, a, b) == answer and abs(a - b) < 3]
+        if not pairs:
+            raise PlantError
         first, second = rng.choice(pairs)
         _resize(draft, one.args[0], first, scope)
         _resize(draft, two.args[0], second, scope)
         return
     limit = two.args[0]
     most = {"count_groups": draft.num_groups, "distinct": len(draft.palette["color"])}.get(one.op, MAX_COUNT)
+    if one.op != "count_groups":
+        most = min(most, len(scope))
     least = 1 if one.op == "distinct" else 0
     near = [n for n in range(least, most + 1) if _holds(op, n, limit) == answer and abs(n - limit) < 3]
     if not near:
@@ -342,7 +285,11 @@ def _recolor(draft: Draft, program: Call, number: int, scope: tuple) -> None:
 
 
 def _achieve_panels(draft: Draft, body: Call, number: int) -> None:
-    chosen = set(draft.rng.sample(range(draft.num_groups), number))
-    for panel in range(draft.num_groups):
-        scope = tuple(i for i in draft.everything if draft.objects[i].group == panel)
-        _achieve(draft, body, panel in chosen, scope)
+    """Make the body true of `number` panels, of those first of which it is so already."""
+    scopes = [
+        tuple([i for i in draft.everything if draft.objects[i].group == panel])
+        for panel in draft.rng.sample(range(draft.num_groups), draft.num_groups)
+    ]
+    scopes.sort(key=lambda scope: not draft.value(body, scope))
+    for rank, scope in enumerate(scopes):
+        _achieve(draft, body, rank < number, scope)

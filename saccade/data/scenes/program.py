@@ -101,7 +101,7 @@ class Call:
         for place, (kind, arg) in enumerate(zip(kinds, self.args, strict=True)):
             _check(self.op, place, kind, arg, self.args)
         object.__setattr__(self, "type", result)
-        object.__setattr__(self, "programs", tuple(arg for arg in self.args if isinstance(arg, Call)))
+        object.__setattr__(self, "programs", tuple([arg for arg in self.args if isinstance(arg, Call)]))
 
     def __str__(self) -> str:
         return f"{self.op}({','.join(map(str, self.args))})"
@@ -179,4 +179,4 @@ def _hops(program: Call) -> int:
     own = program.op in _HOPS
     if program.op in COMPARISONS:
         own = not any(arg.op in ("number", "count_groups") for arg in program.args)
-    return int(own) + sum(_hops(arg) for arg in program.programs)
+    return int(own) + sum([_hops(arg) for arg in program.programs])

@@ -1,5 +1,7 @@
 """Random scenes. The layout rules are in `layout`, minimal edits in `edit`."""
 
+from bisect import bisect_right
+
 import numpy as np
 
 from saccade.data.scenes.edit import edit_scene
@@ -16,7 +18,7 @@ DEFAULT_OBJECTS = (2, 8)
 MIN_CANVAS_PX, MAX_CANVAS_PX = 32, 4096
 
 CANVASES_PX = ((128, 128), (160, 120), (120, 160), (192, 192), (96, 96), (192, 128), (256, 256))
-_CANVAS_ODDS = np.cumsum((0.52, 0.12, 0.12, 0.06, 0.08, 0.08, 0.02))
+_CANVAS_ODDS = (0.52, 0.64, 0.76, 0.82, 0.90, 0.98)  # cumulated, the last canvas up to 1
 _RESTARTS = 60
 
 
@@ -69,9 +71,7 @@ def sample_scene(
 
 def _canvas(rng, size_px):
     if size_px is None:
-        return CANVASES_PX[
-            min(int(np.searchsorted(_CANVAS_ODDS, rng.random(), "right")), len(CANVASES_PX) - 1)
-        ]
+        return CANVASES_PX[bisect_right(_CANVAS_ODDS, rng.random())]
     if not isinstance(size_px, (tuple, list)) or len(size_px) != 2:
         raise SaccadeError(f"size_px={size_px!r}: must be (width, height)")
     width, height = (int(v) for v in size_px)

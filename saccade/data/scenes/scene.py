@@ -66,6 +66,8 @@ class Example:
     target: text to write (`caption`, `rationale`).
     pair: for `retrieve`, the minimal-edit twin: another Example whose text is true of its own image
     only, and this one's text is false of the twin's image.
+    described, other_text: for `match`, the scene that the text describes, shown or not; and the description
+    that is false of the picture where `text` is true, true where it is false.
     """
 
     task: str
@@ -76,6 +78,8 @@ class Example:
     target: str = ""
     box: tuple[float, float, float, float] | None = None
     pair: "Example | None" = None
+    described: Scene | None = None
+    other_text: str = ""
     program: object = None
     kind: str = ""  # family of the program: "count", "query_color", "compare", ...
     depth: int = 0  # program depth, 1 = one hop

@@ -77,7 +77,7 @@ class Source:
         if not 0 <= index < len(self):
             raise IndexError(f"index {index}: a source has examples 0 to {len(self) - 1}")
         rng = np.random.default_rng(np.random.SeedSequence((*self._key, int(index))))
-        job = Job(Random(int(rng.integers(2**63))), rng, self.options)
+        job = Job(Random(rng.bit_generator.random_raw()), rng, self.options)
         return BUILDERS[self.task](job)
 
 

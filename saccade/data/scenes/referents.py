@@ -1,0 +1,52 @@
+"""Which objects a text means: the sets and single objects that its program passes through on the way.
+
+A channel is (level, branch): level 1 needs no hop, each hop adds one (`program.depth`); where a program joins
+two programs (comparisons, and, or), those of the second are branch 1. A model that marks the objects of every
+channel has followed the whole program; nobody has to say how.
+"""
+
+from saccade.data.scenes.execute import trace
+from saccade.data.scenes.program import GROUP_OPS, Call, depth
+from saccade.data.scenes.questions import MAX_DEPTH
+from saccade.data.scenes.scene import Example, Scene
+
+BRANCHES = 2
+CHANNELS = MAX_DEPTH * BRANCHES
+_SAME_SET_SMALLER = frozenset(("filter", "exclude", "touching"))  # their argument is not a set of its own
+TWIN_EDITS = 2  # most objects in which a scene and its minimal-edit twin differ
+
+
+def referents(example: Example) -> dict[int, set[int]]:
+    """Channel -> indices of the objects meant, for each channel that the example has something to say about.
+
+    A description (task `match`) has no program: its channel 0 holds the objects that are not as described,
+    where the picture is the described one or its twin. A program over panels means nothing outside them: {}.
+    """
+    if example.described is not None:
+        odd = {i for i, item in enumerate(example.scene.objects) if item not in example.described.objects}
+        return {0: odd} if len(odd) <= TWIN_EDITS else {}
+    return program_referents(example.program, example.scene) if isinstance(example.program, Call) else {}
+
+
+def program_referents(program: Call, scene: Scene) -> dict[int, set[int]]:
+    """The same for a program. Raises: IllPosedError: it does not fit the scene."""
+    if _quantifies(program):
+        return {}
+    values = {id(call): value for call, value in trace(program, scene)}
+    found: dict[int, set[int]] = {}
+    _collect(program, values, None, False, found)
+    return found
+
+
+def _quantifies(program: Call) -> bool:
+    return program.op in GROUP_OPS or any(_quantifies(part) for part in program.programs)
+
+
+def _collect(program: Call, values: dict, branch: int | None, smaller: bool, found: dict) -> None:
+    if program.type == "set" and not smaller:
+        level = min(depth(program), MAX_DEPTH) - 1
+        found.setdefault(level * BRANCHES + (branch or 0), set()).update(values[id(program)])
+    parts = program.programs
+    for place, part in enumerate(parts):
+        own = place if branch is None and len(parts) == 2 else branch
+        _collect(part, values, own, program.op in _SAME_SET_SMALLER, found)
