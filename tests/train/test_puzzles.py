@@ -17,7 +17,7 @@ from reference import to_numpy
 from saccade import backend
 from saccade.data.puzzles import arc, maze, sudoku
 from saccade.models.trm import TRM, preset
-from saccade.train import Stream, TrainConfig, checkpoint, recipe
+from saccade.train import Stream, TrainConfig, checkpoint, optim, recipe
 from saccade.train.engine import Engine
 from saccade.train.objectives import Recursive
 from saccade.train.puzzles import (
@@ -122,7 +122,7 @@ def engine(objective, model, batch=6, **changes):
 def one_step(objective, model, batch):
     made = engine(objective, model, len(batch["tokens"]))
     state = made.push(made.initial_state({"p": batch}), "p", batch)
-    return backend.value_and_grad(made._loss, state["trained"], state)
+    return backend.value_and_grad(made._loss, optim.split(made.groups, state["trained"]), state)
 
 
 def test_one_chain_is_plain_recursion():
