@@ -136,7 +136,7 @@ def _encode(model, inputs: dict) -> dict:
             rows = slice(start, start + inputs[name]["tokens"].shape[0])
             encoded[name] = x[rows], mask[rows], layout
             start = rows.stop
-    spans = {(layout.vision.stop, layout.text.stop) for _, _, layout in encoded.values()}
+    spans = {(layout.vision.stop, layout.text.stop) for _, _, layout in encoded.values() if layout}
     if len(spans) > 1:
         raise ValueError(
             f"vision and text of one group's objectives end at {sorted(spans)}; make them end alike, or group "
