@@ -1,9 +1,9 @@
 """How fast a TRM trains: `python benchmarks/trm_speed.py [--mixer mlp_t attention] [--prefix 0 1 7]`.
 
 One line for each variant: samples/s (rows times optimiser steps a second, the unit of the published code's
-figures), the model FLOPs utilisation, the step's time, compilation and peak memory. The whole step counts: Sudokus
-turned around on the device, forward, backward, AdamATan2, moving average. Products of matrices are counted,
-attention's own included; elementwise work is not.
+figures), the model FLOPs utilisation, the step's time, compilation and peak memory. The whole step counts:
+Sudokus turned around on the device, forward, backward, AdamATan2, moving average. Products of matrices are
+counted, attention's own included; elementwise work is not.
 
 On a CPU the default is a small batch of a small model, so that it ends within seconds.
 """
@@ -47,7 +47,9 @@ def _inner(config: TRMConfig, width: int) -> int:
     return inner_width(width, config.expansion, config.multiple)
 
 
-def measure(config: TRMConfig, batch: int, steps: int, precision: str, train: TrainConfig, profile=None) -> dict:
+def measure(
+    config: TRMConfig, batch: int, steps: int, precision: str, train: TrainConfig, profile=None
+) -> dict:
     """Compile, warm up, time `steps` optimiser steps that the host only launches."""
     backend.seed_everything(0)
     model = TRM(config, dtype=precision)
@@ -92,9 +94,13 @@ def measure(config: TRMConfig, batch: int, steps: int, precision: str, train: Tr
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--mixer", nargs="+", default=["mlp_t", "attention"])
-    parser.add_argument("--prefix", nargs="+", type=int, help="prefix tokens; default: the fastest known of each")
+    parser.add_argument(
+        "--prefix", nargs="+", type=int, help="prefix tokens; default: the fastest known of each"
+    )
     parser.add_argument("--unroll", action="store_true", help="unroll the cycles without gradient")
-    parser.add_argument("--chunks", nargs="+", type=int, default=[1], help="parts of the batch, see RecursiveCore")
+    parser.add_argument(
+        "--chunks", nargs="+", type=int, default=[1], help="parts of the batch, see RecursiveCore"
+    )
     parser.add_argument("--remat", action="store_true", help="recompute activations in the backward pass")
     parser.add_argument("--ffn", default="swiglu", choices=("swiglu", "gated_norm"))
     parser.add_argument("--optimizer", default="adam_atan2")
@@ -130,7 +136,8 @@ def main() -> None:
             row = measure(config, batch, steps, precision, train, options.profile)
             mfu = "" if row["mfu"] is None else f"  MFU {100 * row['mfu']:.1f} %"
             print(
-                f"{mixer:9} prefix {prefix:2} chunks {chunks:2}  {row['samples_per_s']:9.1f} samples/s  {row['step_ms']:8.2f} ms"
+                f"{mixer:9} prefix {prefix:2} chunks {chunks:2}  {row['samples_per_s']:9.1f} samples/s"
+                f"  {row['step_ms']:8.2f} ms"
                 f"  {row['tflops']:7.2f} TFLOP/s{mfu}  compile {row['compile_s']:.1f} s"
                 f"  peak {row['memory_mib']:.0f} MiB",
                 flush=True,

@@ -1,9 +1,9 @@
-"""ARC-AGI as TRM was published (arXiv:2510.04871): attention, l_cycles 4, 1,000 augmentations, a puzzle embedding.
+"""ARC-AGI as TRM was published (arXiv:2510.04871): attention, l_cycles 4, 1,000 views, a puzzle embedding.
 
     saccade train recipes/arc_trm.py eval_folder=evaluation 'folders=[training, concept]' --out runs/arc_trm
 
-Trains on the demonstrations of all tasks, each turned, mirrored, recolored and moved; the tests of `eval_folder` are
-answered in several views, which vote (pass@2).
+Trains on the demonstrations of all tasks, each turned, mirrored, recolored and moved; the tests of
+`eval_folder` are answered in several views, which vote (pass@2).
 """
 
 from saccade.train.config import Part, TrainConfig

@@ -2,8 +2,9 @@
 
     saccade train recipes/maze_trm.py file=maze_30x30_hard_train.npz --out runs/maze_trm
 
-The last `held_out` mazes are kept for validation. Training mazes are mirrored and turned on the device; where the
-shortest path is not unique, the label rule picks one, so mirrored labels are made again by the rule.
+The last `held_out` mazes are kept for validation. Training mazes are mirrored and turned on the device;
+where the shortest path is not unique, the label rule picks one, so mirrored labels are made again by the
+rule.
 """
 
 from saccade.train.puzzle_run import SMOKE_TRAIN, MazeConfig, build_maze

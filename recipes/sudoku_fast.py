@@ -5,7 +5,8 @@
 
 Both files hold one puzzle a line; without them, puzzles are made. Training puzzles are turned around on the
 device, a new way for every draw. Every `train.eval_every` steps the moving averages solve the validation
-puzzles in 16 steps: `eval/exact` in log.jsonl, beside the seconds so far. Writes out/model at every checkpoint.
+puzzles in 16 steps: `eval/exact` in log.jsonl, beside the seconds so far. Writes out/model at every
+    checkpoint.
 
 The settings are those of Speed is Confidence (arXiv:2601.19085) for one chain.
 """

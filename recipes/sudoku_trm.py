@@ -3,8 +3,8 @@
     saccade train recipes/sudoku_trm.py train_file=train.txt val_file=val.txt --out runs/sudoku_trm
 
 `preset=trm_sudoku_attention` for the attention variant, `preset=hrm_sudoku` for HRM (published without moving
-averages: train.ema_decay=null). Differs: halted slots take the next puzzle, where the published code throws the
-rest of a batch away.
+averages: train.ema_decay=null). Differs: halted slots take the next puzzle, where the published code throws
+the rest of a batch away.
 """
 
 from saccade.train.puzzle_run import SMOKE_TRAIN, SudokuConfig, build_sudoku

@@ -11,7 +11,7 @@ from saccade.errors import SaccadeError
 
 @dataclass(frozen=True)
 class Kind:
-    """What is known of a kind of puzzle: how to read, check, compare and turn one around, and to show a grid."""
+    """What is known of a kind of puzzle: how to read, check, compare, turn and show one."""
 
     parse: Callable
     check: Callable
@@ -40,7 +40,7 @@ class PuzzleModel:
         vocabulary = model.config.vocab_size
         if vocabulary not in _KIND_OF_VOCABULARY:
             raise SaccadeError(
-                f"a model of {vocabulary} kinds of cells solves neither Sudoku (10) nor mazes ({maze.PATH + 1})"
+                f"a model of {vocabulary} kinds of cells solves neither Sudoku (10) nor mazes (6)"
             )
         self.model = model
         self.kind = _KIND_OF_VOCABULARY[vocabulary]
@@ -52,8 +52,8 @@ class PuzzleModel:
         The puzzle itself is checked first, by exact methods: that it has one solution (a maze: a way).
 
         Returns: a Solution; look at `valid`: the model may fail.
-        Raises: SaccadeError: unreadable, contradictory, ambiguous, already solved, without a way, or of a size
-            this model was not made for.
+        Raises: SaccadeError: unreadable, contradictory, ambiguous, already solved, without a way, or of a
+            size this model was not made for.
         """
         kind = KINDS[self.kind]
         cells = kind.parse(puzzle) if isinstance(puzzle, str) else np.asarray(puzzle).ravel()
@@ -62,7 +62,7 @@ class PuzzleModel:
         return self.solve_many(cells[None], mode, seed=seed)[0]
 
     def solve_many(self, puzzles, mode: str = "halting", slots: int = 256, seed: int = 0) -> list:
-        """Solve int (N, cells) puzzles, whose propriety is not checked; the answers are. Returns: Solutions."""
+        """Solve int (N, cells) puzzles: Solutions. Only the answers are checked, not the puzzles."""
         from saccade.solve import Search
 
         kind = KINDS[self.kind]

@@ -19,9 +19,9 @@ class Solution:
     """What a model made of one puzzle.
 
     Args:
-        grid: int8 (cells,), right only if `valid`.  valid: it keeps the puzzle and its rules; they were checked.
-        steps: reasoning steps taken, all tries together.  confidence: the model's own belief, 0 to 1.
-        tries: 1, or more where a search was needed.
+        grid: int8 (cells,), right only if `valid`.  valid: it keeps the puzzle and its rules; they were
+        checked. steps: reasoning steps taken, all tries together.  confidence: the model's own belief, 0 to
+        1. tries: 1, or more where a search was needed.
     """
 
     grid: np.ndarray
@@ -101,8 +101,9 @@ class Solver:
 
         Args:
             puzzles: int (N, cells).  valid: (puzzles, grids) -> bool (N,), the rules.
-            mode: `halting` stops each puzzle when the model believes its answer, and gives its slot to the next;
-                `fixed` takes all steps, as published; `search` is halting, then `search` for those that failed.
+            mode: `halting` stops each puzzle when the model believes its answer, and gives its slot to the
+                next; `fixed` takes all steps, as published; `search` is halting, then `search` for those that
+                failed.
             slots: puzzles that reason at once.  threshold: of halting; None = the model's.
         Raises: SaccadeError: an unknown mode.
         """
@@ -210,7 +211,9 @@ class Solver:
             # The last batch repeats its first rows: one shape, one compilation.
             rows = np.arange(start, start + batch_size) % len(batch["tokens"])
             parts.append(self._call("last", self._last, {key: value[rows] for key, value in batch.items()}))
-        cells, q_halt = (np.concatenate(column)[: len(batch["tokens"])] for column in zip(*parts, strict=True))
+        cells, q_halt = (
+            np.concatenate(column)[: len(batch["tokens"])] for column in zip(*parts, strict=True)
+        )
         return cells, q_halt
 
     def _last(self, batch):

@@ -426,6 +426,7 @@ def test_version_and_help():
     for command in ("ask", "caption", "ground", "match", "scene", "list", "train", "evaluate"):
         assert command in result.stdout
         assert "--json" in run(command, "--help").stdout
+    assert "solve" in result.stdout
 
 
 def test_completion_is_offered():

@@ -19,7 +19,7 @@ class Mode(StrEnum):
 ModeOption: Any = typer.Option(
     Mode.search,
     "--mode",
-    help="halting: stop when sure; fixed: all steps; search: halting, then more tries if the rules are broken.",
+    help="halting: stop when sure; fixed: all steps; search: then try again if rules are broken.",
 )
 SeedOption: Any = typer.Option(0, "--seed", min=0, help="Of the search.")
 
@@ -40,7 +40,9 @@ def sudoku(
 
 @group.command()
 def maze(
-    file: str = typer.Argument(metavar="FILE", help="A text file: # wall, dot or space open, S start, G goal."),
+    file: str = typer.Argument(
+        metavar="FILE", help="A text file: # wall, dot or space open, S start, G goal."
+    ),
     mode: Mode = ModeOption,
     seed: int = SeedOption,
     model: str = typer.Option("trm_maze", "--model", "-m", help="A bundled model's name or a directory."),
@@ -80,9 +82,7 @@ def _solve(kind: str, text: str, name: str, mode: Mode, seed: int, as_json: bool
         )
     say(rules.show(solution.grid), "bold")
     tries = "" if solution.tries == 1 else f", {solution.tries} tries"
-    return say(
-        f"valid, {plural(solution.steps, 'step')}, confidence {solution.confidence:.1%}{tries}", "dim"
-    )
+    return say(f"valid, {plural(solution.steps, 'step')}, confidence {solution.confidence:.1%}{tries}", "dim")
 
 
 def register(app: typer.Typer) -> None:

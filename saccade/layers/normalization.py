@@ -7,8 +7,8 @@ from keras import ops
 def rms(x, epsilon: float = 1e-5, axis: int = -1):
     """x / sqrt(mean(x^2)) over one axis, no scale.
 
-    Its gradient is written out, r (dy - y mean(dy y)) with r = 1 / sqrt(mean(x^2) + epsilon), so that the backward
-    pass keeps y, which the next layer keeps anyway, and not x in float32.
+    Its gradient is written out, r (dy - y mean(dy y)) with r = 1 / sqrt(mean(x^2) + epsilon), so that the
+    backward pass keeps y, which the next layer keeps anyway, and not x in float32.
 
     Args:
         x: float (..., D).
@@ -36,7 +36,7 @@ def rms(x, epsilon: float = 1e-5, axis: int = -1):
 
 
 def standardize(x, epsilon: float = 1e-5, axis: int = -1):
-    """(x - mean) / sqrt(variance + epsilon) over one axis: LayerNorm (arXiv:1607.06450) without gain and bias.
+    """(x - mean) / sqrt(variance + epsilon) along an axis: LayerNorm (arXiv:1607.06450), no gain, no bias.
 
     Returns: shape and dtype of x; computed in float32.
     """

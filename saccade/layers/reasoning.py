@@ -17,8 +17,8 @@ class ReasoningBlock(keras.layers.Layer):
     """h = norm(h + mix(h)); h = norm(h + ffn(h)), or pre-norm h = h + mix(norm(h)), the same for ffn.
 
     With `mlp_t` the mixer is a feed-forward net along the sequence axis, and its norm too is taken along that
-    axis, as in the published code. States then carry the sequence first, (S, B, D): every product is one plain
-    matrix product, with nothing transposed.
+    axis, as in the published code. States then carry the sequence first, (S, B, D): every product is one
+    plain matrix product, with nothing transposed.
 
     Args:
         dim: D.  mlp_dim: inner width of the channel net.

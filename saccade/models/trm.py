@@ -78,11 +78,13 @@ class TRMConfig:
                 raise ValueError(f"{name}={getattr(self, name)!r} is not one of {', '.join(choices)}")
         if self.num_puzzles and not self.prefix_tokens:
             raise ValueError(
-                f"num_puzzles={self.num_puzzles} needs a prefix for the puzzle embedding; set prefix_tokens to "
-                "at least 1, or num_puzzles=0"
+                f"num_puzzles={self.num_puzzles} needs a prefix for the puzzle embedding; set prefix_tokens "
+                "to at least 1, or num_puzzles=0"
             )
         if self.num_chains > 1 and self.q_learning:
-            raise ValueError(f"num_chains={self.num_chains} does not go with q_learning; use one or the other")
+            raise ValueError(
+                f"num_chains={self.num_chains} does not go with q_learning; use one or the other"
+            )
         if self.num_chains < 1:
             raise ValueError(f"num_chains={self.num_chains} must be at least 1")
 
@@ -106,9 +108,7 @@ PRESETS = {
     ),
     "trm_maze": TRMConfig(vocab_size=6, seq_len=900, l_cycles=4),
     "trm_arc": TRMConfig(vocab_size=12, seq_len=900, num_puzzles=1, l_cycles=4),
-    "hrm_sudoku": TRMConfig(
-        l_layers=4, h_layers=4, h_cycles=2, l_cycles=2, one_step=True, q_learning=True
-    ),
+    "hrm_sudoku": TRMConfig(l_layers=4, h_layers=4, h_cycles=2, l_cycles=2, one_step=True, q_learning=True),
     "trm_sudoku_4x4": TRMConfig(vocab_size=5, seq_len=16, mixer="mlp_t", **_TINY),
 }
 
@@ -250,7 +250,8 @@ class TRM(Model):
         Args:
             carry: from `initial_carry` or the last step.  x: from `encode`.  mask, layout: not used.
             threshold, max_steps: of halting; None = the config's.
-        Returns: carry; outputs: `logits` float32 (B, L, V); `q_halt` float32 (B,), and `halting` (B,), what is
+        Returns: carry; outputs: `logits` float32 (B, L, V); `q_halt` float32 (B,), and `halting` (B,), what
+            is
             compared with the threshold: q_halt, or with q_learning q_halt - `q_continue`.
         """
         c = self.config
@@ -285,7 +286,7 @@ class TRM(Model):
 
 @keras.saving.register_keras_serializable(package="saccade")
 class HRM(TRM):
-    """Hierarchical Reasoning Model: nets of their own for both levels, gradient through the last call of each.
+    """Hierarchical Reasoning Model: nets of their own for both levels, gradient through the last call only.
 
     The class checks that its config is one (h_layers > 0, one_step, q_learning); everything else is TRM's.
     Source: HRM, arXiv:2506.21734.
@@ -294,7 +295,7 @@ class HRM(TRM):
     def __init__(self, config: TRMConfig = PRESETS["hrm_sudoku"], **kwargs):
         if not (config.h_layers and config.one_step and config.q_learning):
             raise ValueError(
-                f"h_layers={config.h_layers}, one_step={config.one_step}, q_learning={config.q_learning} is no "
-                "HRM; start from preset('hrm_sudoku')"
+                f"h_layers={config.h_layers}, one_step={config.one_step}, q_learning={config.q_learning} "
+                "is no HRM; start from preset('hrm_sudoku')"
             )
         super().__init__(config, **kwargs)

@@ -52,8 +52,8 @@ class RecursiveCore(keras.layers.Layer):
         high: f_h; None shares f_l (TRM), a net of its own is HRM.
         h_cycles, l_cycles, one_step: see above.
         unroll: repeat the cycles without gradient in the graph instead of looping over them.
-        chunks: run the cycles without gradient on so many parts of the batch in turn: what a part makes on the way
-            then fits into the device's cache. The result is the same.
+        chunks: run the cycles without gradient on so many parts of the batch in turn: what a part makes on
+            the way then fits into the device's cache. The result is the same.
         batch_axis: 0, or 1 for states (S, B, D).
     Call:
         z_h, z_l, x: float (B, S, D).
@@ -63,8 +63,18 @@ class RecursiveCore(keras.layers.Layer):
     Source: TRM, arXiv:2510.04871, figure 3; HRM, arXiv:2506.21734.
     """
 
-    def __init__(self, low, high=None, h_cycles: int = 1, l_cycles: int = 2, one_step: bool = False,
-        unroll: bool = False, chunks: int = 1, batch_axis: int = 0, **kwargs):
+    def __init__(
+        self,
+        low,
+        high=None,
+        h_cycles: int = 1,
+        l_cycles: int = 2,
+        one_step: bool = False,
+        unroll: bool = False,
+        chunks: int = 1,
+        batch_axis: int = 0,
+        **kwargs,
+    ):
         super().__init__(**kwargs)
         if h_cycles < 1 or l_cycles < 1:
             raise ValueError(f"h_cycles={h_cycles} and l_cycles={l_cycles} must be at least 1")

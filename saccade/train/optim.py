@@ -188,7 +188,9 @@ def _make_optimizer(
     if name in ("muon", "shape_muon"):
         # Decay touches kernels only, as for the others; Muon's Adam branch has a decay of its own.
         kind = kinds.Muon if name == "muon" else ShapeMuon
-        return kind(schedule, weight_decay=decay, adam_weight_decay=decay, adam_beta_1=beta_1, adam_beta_2=beta_2)
+        return kind(
+            schedule, weight_decay=decay, adam_weight_decay=decay, adam_beta_1=beta_1, adam_beta_2=beta_2
+        )
     if name == "sign_sgd":
         return SignSGD(schedule, row_decay=decay)
     return kinds.SGD(schedule, momentum=beta_1, weight_decay=decay)

@@ -58,8 +58,8 @@ class PuzzleConfig(BaseModel):
     """Everything that can be overridden.
 
     Args:
-        preset, model: of saccade.models.trm, and fields of it to replace.  init: a model directory to start from.
-        batch: rows that reason at once.
+        preset, model: of saccade.models.trm, and fields of it to replace.  init: a model directory to start
+        from. batch: rows that reason at once.
         smoothing, stablemax: of the cells' cross-entropy.  halt_weight, exploration: see Recursive.
     """
 
@@ -162,7 +162,7 @@ class MazeConfig(PuzzleConfig):
 
 
 def build_maze(config: MazeConfig, out_dir: Path | None) -> Trainer:
-    """`eval/exact` compares with the published labels, as published; another shortest path counts as wrong."""
+    """`eval/exact` compares with the published labels; another shortest path counts as wrong."""
     if config.file is not None:
         inputs, labels = maze.load(config.file)
     else:

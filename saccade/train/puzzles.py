@@ -1,4 +1,4 @@
-"""What TRM and HRM learn: fill every cell; and puzzles turned around on the device, a new one for every draw."""
+"""What TRM and HRM learn: to fill every cell of puzzles turned around on the device, new for every draw."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -45,8 +45,8 @@ class Fill:
 class WinnerTakesAll:
     """K chains of reasoning for every puzzle, from different first z_l; the one of least loss teaches.
 
-    Only the winner's loss is learnt from, so a chain may specialise. Every chain goes on from its own z_l and from
-    the winner's z_h; the winner decides about halting. Solving needs one chain, the first.
+    Only the winner's loss is learnt from, so a chain may specialise. Every chain goes on from its own z_l
+    and from the winner's z_h; the winner decides about halting. Solving needs one chain, the first.
 
     K is the model's num_chains; K = 1 is `Recursive`, at K times the price otherwise.
 
@@ -71,7 +71,9 @@ class WinnerTakesAll:
 
     def _encode(self, model, data):
         x, mask = model.encode(self.task.inputs(data))
-        return ops.repeat(x, model.config.num_chains, axis=0), ops.repeat(mask, model.config.num_chains, axis=0)
+        return ops.repeat(x, model.config.num_chains, axis=0), ops.repeat(
+            mask, model.config.num_chains, axis=0
+        )
 
     def __call__(self, model, carry, batch, seed):
         chains, limit = model.config.num_chains, model.config.halt_max_steps
@@ -103,7 +105,12 @@ class WinnerTakesAll:
             "first_wins": ops.mean(ops.cast(ops.equal(winner % chains, 0), "float32")),
         }
         state = {**state, "z_h": ops.repeat(own(state["z_h"]), chains, axis=0)}
-        return loss, {"data": data, "state": state, "halted": halted, "min_steps": min_steps}, metrics, consumed
+        return (
+            loss,
+            {"data": data, "state": state, "halted": halted, "min_steps": min_steps},
+            metrics,
+            consumed,
+        )
 
 
 @dataclass(frozen=True)
@@ -170,7 +177,7 @@ class SudokuSymmetries:
 
 
 class MazeMirrors:
-    """Draw mazes: each in one of its eight turns and mirror images, labelled anew by the rule of `maze.label`.
+    """Draw mazes: each in one of its eight turns and mirror images, labelled anew by `maze.label`.
 
     Args: mazes: int (N, cells).
     Call: index: int32 (B,).  seed: of the draw.
@@ -189,7 +196,11 @@ class MazeMirrors:
         def pick(table):
             return ops.cast(ops.take(ops.convert_to_tensor(table), image, axis=0), "int32")
 
-        return {"tokens": pick(self.mazes), "targets": pick(self.labels), "puzzle": ops.zeros((count,), "int32")}
+        return {
+            "tokens": pick(self.mazes),
+            "targets": pick(self.labels),
+            "puzzle": ops.zeros((count,), "int32"),
+        }
 
 
 class ArcDraws:

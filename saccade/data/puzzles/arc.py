@@ -1,7 +1,7 @@
 """ARC-AGI 1 and 2: reading tasks, putting grids into sequences, augmenting, and voting over augmentations.
 
-A grid is an int8 array (rows, columns) of colors 0 to 9. As a sequence it lies on a 30 x 30 canvas of cells: PAD, END
-right of and below the grid, and color + 2.
+A grid is an int8 array (rows, columns) of colors 0 to 9. As a sequence it lies on a 30 x 30 canvas of cells:
+PAD, END right of and below the grid, and color + 2.
 """
 
 import json
@@ -20,7 +20,7 @@ VOCABULARY = FIRST + COLORS
 
 @dataclass(frozen=True)
 class Task:
-    """Demonstrations and tests: pairs (input, output) of grids; a test's output is None where it is secret."""
+    """Demonstrations and tests: pairs (input, output) of grids; a test's output may be secret: None."""
 
     name: str
     train: tuple
@@ -64,7 +64,9 @@ def read_task(path) -> Task:
 def parse_task(record, name: str) -> Task:
     """A task from parsed JSON. Raises: SaccadeError: names the task, the pair and what is wrong with it."""
     if not isinstance(record, dict) or not record.get("train") or not record.get("test"):
-        raise SaccadeError(f"ARC task {name}: no lists `train` and `test`; use the format of the ARC-AGI data")
+        raise SaccadeError(
+            f"ARC task {name}: no lists `train` and `test`; use the format of the ARC-AGI data"
+        )
     parts = {}
     for part in ("train", "test"):
         pairs = []
@@ -81,13 +83,13 @@ def parse_task(record, name: str) -> Task:
 
 
 def parse_grid(rows, where: str) -> np.ndarray:
-    """A grid from JSON. Raises: SaccadeError: ragged, empty, larger than 30 x 30, or a cell that is no color."""
+    """A grid from JSON. Raises: SaccadeError: ragged, empty, beyond 30 x 30, or a cell that is no color."""
     if not isinstance(rows, list) or not rows or not all(isinstance(row, list) and row for row in rows):
         raise SaccadeError(f"{where}: a grid is a list of rows, and no row is empty")
     for number, row in enumerate(rows, 1):
         if len(row) != len(rows[0]):
             raise SaccadeError(
-                f"{where}: row {number} has {len(row)} cells, row 1 has {len(rows[0])}; make all rows equally long"
+                f"{where}: row {number} has {len(row)} cells, row 1 has {len(rows[0])}; make them equal"
             )
         for cell in row:
             if type(cell) is not int or not 0 <= cell < COLORS:
@@ -176,11 +178,15 @@ def make_table(tasks: list[Task], num_views: int, rng: np.random.Generator, side
                 seen = [view.apply(grid) for grid in pair]
                 size = np.max([grid.shape for grid in seen], axis=0)
                 if (size > side).any():
-                    raise SaccadeError(f"ARC task {task.name}: a grid of {size[0]} x {size[1]} exceeds side {side}")
+                    raise SaccadeError(
+                        f"ARC task {task.name}: a grid of {size[0]} x {size[1]} exceeds side {side}"
+                    )
                 rows.append((*(encode(grid, side) for grid in seen), puzzle, side - size))
             for number, (grid, _) in enumerate(task.test):
                 cells = encode(view.apply(grid), side)
-                tests.append({"task": task.name, "test": number, "view": view, "puzzle": puzzle, "cells": cells})
+                tests.append(
+                    {"task": task.name, "test": number, "view": view, "puzzle": puzzle, "cells": cells}
+                )
             puzzle += 1
         count.append(len(rows) - start[-1])
     inputs, outputs, puzzles, room = (np.stack(column) for column in zip(*rows, strict=True))
@@ -216,7 +222,9 @@ def score(tasks: list[Task], chosen: dict) -> float:
         hits = []
         for number, (_, output) in enumerate(task.test):
             if output is None:
-                raise SaccadeError(f"ARC task {task.name}: the output of test {number + 1} is secret, so no score")
+                raise SaccadeError(
+                    f"ARC task {task.name}: the output of test {number + 1} is secret, so no score"
+                )
             hits.append(any(np.array_equal(grid, output) for grid in chosen.get((task.name, number), ())))
         shares.append(np.mean(hits))
     return float(np.mean(shares))

@@ -1,7 +1,7 @@
 """Mazes on a square grid: reading, labelling, making, mirroring.
 
-A maze is an int8 vector of side * side cells, row by row: WALL, OPEN, START, GOAL; its label has PATH on the open
-cells of one shortest path.
+A maze is an int8 vector of side * side cells, row by row: WALL, OPEN, START, GOAL; its label has PATH on the
+open cells of one shortest path.
 """
 
 from pathlib import Path
@@ -14,8 +14,8 @@ from saccade.errors import SaccadeError, printable
 WALL, OPEN, START, GOAL, PATH = 1, 2, 3, 4, 5
 CHARACTERS = {"#": WALL, " ": OPEN, ".": OPEN, "S": START, "G": GOAL}
 _SHOWN = " #.SG*"
-# Of several shortest paths the published labels hold the one that, from the start, goes down where it can, else
-# left, else right, else up (all 1,000 published training mazes agree).
+# Of several shortest paths the published labels hold the one that, from the start, goes down where it can,
+# else left, else right, else up (all 1,000 published training mazes agree).
 _PREFERENCE = ((1, 0), (0, -1), (0, 1), (-1, 0))
 _FAR = np.iinfo(np.int32).max
 
@@ -34,12 +34,12 @@ def parse(text: str) -> np.ndarray:
     for number, row in enumerate(rows, 1):
         if len(row) != width:
             raise SaccadeError(
-                f"row {number} of the maze has {len(row)} cells, the widest {width}; make all rows equally long"
+                f"row {number} of the maze has {len(row)} cells, the widest {width}; make them equal"
             )
         for column, c in enumerate(row, 1):
             if c not in CHARACTERS:
                 raise SaccadeError(
-                    f"{printable(c)!r} at row {number} column {column} is none of # . S G and space; redraw it"
+                    f"{printable(c)!r} at row {number} column {column} is no # . S G or space; correct it"
                 )
     if len(rows) != width:
         raise SaccadeError(f"the maze is {len(rows)} x {width}; make it square")
@@ -77,7 +77,9 @@ def load(path) -> tuple[np.ndarray, np.ndarray]:
         )
     for name, array, last in (("inputs", inputs, GOAL), ("labels", labels, PATH)):
         if array.min() < WALL or array.max() > last:
-            raise SaccadeError(f"{path}: {name} must hold cells {WALL} to {last}, found {array.min()} to {array.max()}")
+            raise SaccadeError(
+                f"{path}: {name} must hold cells {WALL} to {last}, found {array.min()} to {array.max()}"
+            )
     return inputs.astype(np.int8), labels.astype(np.int8)
 
 
@@ -132,14 +134,14 @@ def check(maze) -> np.ndarray:
 
 
 def solved(mazes, answers) -> np.ndarray:
-    """Whether each answer draws one shortest path and leaves the rest alone: int (N, cells) each -> bool (N,)."""
+    """Whether each answer draws one shortest path and no more: int (N, cells) each -> bool (N,)."""
     grids, drawn = _grids(mazes), _grids(answers)
     path = drawn == PATH
     kept = ((drawn == grids) | (path & (grids == OPEN))).all((1, 2))
     start, goal = distances(mazes, START), distances(mazes, GOAL)
     length = np.where(grids == START, goal, 0).sum((1, 2))
-    # Every cell drawn is on some shortest path, there are as many as one path has, and each but the start touches
-    # one that is a step nearer to the start: that is one path.
+    # Every cell drawn is on some shortest path, there are as many as one path has, and each but the start
+    # touches one that is a step nearer to the start: that is one path.
     on_path = path & (start.astype(np.int64) + goal == length[:, None, None])
     count = path.sum((1, 2))
     chain = path | (grids == START) | (grids == GOAL)

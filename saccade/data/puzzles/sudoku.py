@@ -34,7 +34,7 @@ def parse(text: str) -> np.ndarray:
             "write one character a cell, . for a blank"
         )
     n = _BOXES[len(cells)] ** 2
-    allowed = {**{c: 0 for c in BLANKS + "-"}, **{str(d): d for d in range(1, n + 1)}}
+    allowed = {**dict.fromkeys(BLANKS + "-", 0), **{str(d): d for d in range(1, n + 1)}}
     for place, c in enumerate(cells, 1):
         if c not in allowed:
             raise SaccadeError(
@@ -185,7 +185,7 @@ def check(puzzle) -> np.ndarray:
         raise SaccadeError("this Sudoku has no solution: its givens contradict each other; correct a given")
     if len(found) > 1:
         raise SaccadeError(
-            f"this Sudoku has several solutions: its {int((puzzle > 0).sum())} givens do not decide it; add a given"
+            f"this Sudoku has several solutions: its {int((puzzle > 0).sum())} givens decide little; add one"
         )
     return found[0]
 
@@ -211,7 +211,7 @@ def generate(rng: np.random.Generator, box: int = 3, givens: int = 0) -> tuple[n
 
 
 def shuffle(rng: np.random.Generator, puzzles, grids) -> tuple[np.ndarray, np.ndarray]:
-    """Another puzzle of the same kind, with its solution moved alike: int (B, cells) each, see `draw_moves`."""
+    """Another puzzle of the same kind, its solution moved alike: int (B, cells) each, see `draw_moves`."""
     moves = draw_moves(rng, np.asarray(puzzles))
     return moves.apply(puzzles), moves.apply(grids)
 

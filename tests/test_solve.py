@@ -1,0 +1,157 @@
+"""Solving with a trained model: what the modes give, and that nothing wrong is called right."""
+
+import numpy as np
+import pytest
+import reference
+
+from saccade.data.puzzles import maze, sudoku
+from saccade.errors import SaccadeError
+from saccade.models.trm import TRM, preset
+from saccade.puzzles import KINDS, PuzzleModel, load_puzzle_model
+from saccade.solve import Search, Solver, measure
+
+SMALL = {"dim": 16, "num_heads": 2, "multiple": 8, "h_cycles": 2, "l_cycles": 1, "halt_max_steps": 5}
+
+
+@pytest.fixture(scope="module")
+def puzzles():
+    rng = np.random.default_rng(0)
+    return np.stack([sudoku.generate(rng, 2)[0] for _ in range(11)])
+
+
+@pytest.fixture(scope="module")
+def model():
+    made = reference.randomize(TRM(preset("trm_sudoku_4x4", **SMALL), name="trm"), seed=3)
+    spread = np.asarray(Solver(made).trace(np.arange(176).reshape(11, 16) % 5)["halting"])
+    bias = made.halting.linear.bias
+    bias.assign(np.asarray(bias.value) - np.median(spread))  # so that rows halt at different steps
+    return made
+
+
+def test_halting_is_what_the_trace_says(model, puzzles):
+    solver = Solver(model)
+    trace = solver.trace(puzzles)
+    halts = trace["halting"] > 0
+    halts[-1] = True
+    step = halts.argmax(0)
+    assert len(set(step.tolist())) > 1
+    for slots in (3, 256):  # refilled slots give what a batch gives
+        cells, q_halt, steps = solver.halting(puzzles, slots=slots)
+        np.testing.assert_array_equal(steps, step + 1)
+        np.testing.assert_array_equal(cells, trace["cells"][step, np.arange(11)])
+        np.testing.assert_allclose(q_halt, trace["q_halt"][step, np.arange(11)], atol=1e-4)
+
+
+def test_fixed_takes_all_steps(model, puzzles):
+    solver = Solver(model)
+    trace = solver.trace(puzzles)
+    cells, q_halt, steps = solver.fixed(puzzles, slots=4)  # the last batch is not full
+    np.testing.assert_array_equal(cells, trace["cells"][-1])
+    np.testing.assert_allclose(q_halt, trace["q_halt"][-1], atol=1e-4)
+    assert (steps == 5).all()
+
+
+def test_measure(model, puzzles):
+    solver = Solver(model)
+    trace = solver.trace(puzzles)
+    answers = trace["cells"][-1].copy()
+    answers[0] = 0
+    found = measure(solver, puzzles, lambda cells: (cells == answers).all(1))
+    assert found["exact"] == pytest.approx(10 / 11)
+    assert 1 <= found["mean_steps"] <= 5
+    assert measure(solver, puzzles, lambda cells: cells[:, 0] >= 0, threshold=1e9)["mean_steps"] == 5
+
+
+def test_sampling_without_noise_gives_the_surest_step(model, puzzles):
+    solver = Solver(model)
+    trace = solver.trace(puzzles)
+    best = trace["q_halt"].argmax(0)
+    cells, q_halt = solver.sample(puzzles, 0.0, np.random.default_rng(0))
+    np.testing.assert_array_equal(cells, trace["cells"][best, np.arange(11)])
+    np.testing.assert_allclose(q_halt, trace["q_halt"].max(0), atol=1e-4)
+    noisy, _ = solver.sample(puzzles, 1.0, np.random.default_rng(0))
+    assert (noisy != cells).any()
+
+
+class Guesser(Solver):
+    """Knows the solution of some turned puzzles only: those whose first cell got a 1."""
+
+    def __init__(self, model):
+        super().__init__(model)
+        self.calls = 0
+
+    def halting(self, tokens, puzzle=None, slots=256, threshold=None):
+        return np.ones_like(tokens), np.zeros(len(tokens)), np.ones(len(tokens), np.int32)
+
+    def sample(self, tokens, noise, rng, puzzle=None):
+        self.calls += 1
+        grids = np.stack([sudoku.check(row) for row in tokens])
+        known = grids[:, 0] == 1
+        return np.where(known[:, None], grids, 1).astype(np.int8), np.where(known, -3.0, 2.0)
+
+
+def test_search_goes_on_until_the_rules_are_kept(model, puzzles):
+    solver = Guesser(model)
+    found = solver.solve(puzzles, sudoku.solved, "search", search=Search(20, 4, 0.1, sudoku.draw_moves))
+    assert all(solution.valid for solution in found)
+    assert sudoku.solved(puzzles, np.stack([solution.grid for solution in found])).all()
+    for solution in found:  # valid beats believed
+        assert solution.confidence == pytest.approx(1 / (1 + np.exp(3)))
+        assert solution.tries > 1
+        assert solution.steps == 1 + (solution.tries - 1) * 5
+
+
+def test_search_that_fails_says_so(model, puzzles):
+    solver = Guesser(model)
+    found = solver.solve(puzzles, sudoku.solved, "search", search=Search(3, 4, 0.1, None))
+    solved = [solution.valid for solution in found]
+    truth = [sudoku.check(puzzle)[0] == 1 for puzzle in puzzles]  # never turned: a 1 there, or never
+    assert solved == truth
+    assert 0 < sum(truth) < 11
+    assert not any(sudoku.is_solution(p, s.grid) for p, s in zip(puzzles, found, strict=True) if not s.valid)
+
+
+def test_unknown_mode(model, puzzles):
+    with pytest.raises(SaccadeError, match="unknown mode 'best'; use one of halting, fixed, search"):
+        Solver(model).solve(puzzles, sudoku.solved, "best")
+
+
+def test_a_puzzle_model_checks_the_puzzle(model):
+    puzzle_model = PuzzleModel(model)
+    solution = puzzle_model.solve("...1.....23..3..", mode="halting")
+    assert solution.valid == sudoku.is_solution(sudoku.parse("...1.....23..3.."), solution.grid)
+    with pytest.raises(SaccadeError, match="several solutions"):
+        puzzle_model.solve("." * 16)
+    with pytest.raises(SaccadeError, match="has 81 cells, the model was trained on 16"):
+        puzzle_model.solve("." * 81)
+    assert len(puzzle_model.solve_many(np.zeros((3, 16), np.int8))) == 3
+
+
+def test_kinds_of_models(tmp_path):
+    with pytest.raises(SaccadeError, match="12 kinds of cells solves neither"):
+        PuzzleModel(TRM(preset("trm_sudoku_4x4", **SMALL, vocab_size=12)))
+    small_maze = TRM(preset("trm_maze", **SMALL, seq_len=25, prefix_tokens=1))
+    small_maze.save(tmp_path / "maze")
+    model = load_puzzle_model(tmp_path / "maze", "maze")
+    assert model.kind == "maze"
+    solution = model.solve("S....\n.###.\n.#...\n.#.#.\n...#G", mode="fixed")
+    assert solution.steps == 5
+    assert not solution.valid  # untrained
+    with pytest.raises(SaccadeError, match="is a model of maze, not of sudoku"):
+        load_puzzle_model(tmp_path / "maze", "sudoku")
+
+
+def test_kinds_agree_with_their_rules():
+    rng = np.random.default_rng(0)
+    examples = {"sudoku": sudoku.generate(rng, 2), "maze": maze.generate(rng, 6)}
+    for name, kind in KINDS.items():
+        puzzle, answer = examples[name]
+        np.testing.assert_array_equal(kind.check(puzzle), answer)
+        assert kind.solved(puzzle[None], answer[None]).all()
+        moves = kind.draw_moves(rng, np.repeat(puzzle[None], 9, 0))
+        turned, turned_answer = (
+            moves.apply(np.repeat(puzzle[None], 9, 0)),
+            moves.apply(np.repeat(answer[None], 9, 0)),
+        )
+        assert kind.solved(turned, turned_answer).all()
+        np.testing.assert_array_equal(moves.undo(turned), np.repeat(puzzle[None], 9, 0))

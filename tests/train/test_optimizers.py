@@ -1,0 +1,67 @@
+"""AdamATan2, SignSGD and ShapeMuon against NumPy, several steps long."""
+
+import keras
+import numpy as np
+import pytest
+
+from saccade.train.optimizers import AdamATan2, ShapeMuon, SignSGD
+
+
+def run(optimizer, start, gradients):
+    variable = keras.Variable(start.astype(np.float32))
+    optimizer.build([variable])
+    for gradient in gradients:
+        optimizer.apply([gradient.astype(np.float32)])
+    return np.asarray(variable.value)
+
+
+@pytest.fixture
+def values():
+    rng = np.random.default_rng(0)
+    return rng.normal(size=(4, 6)), [rng.normal(size=(4, 6)) for _ in range(5)]
+
+
+def test_adam_atan2(values):
+    p, gradients = values
+    ours = run(AdamATan2(0.02, 0.9, 0.95, weight_decay=0.5), p, gradients)
+    m = v = np.zeros_like(p)
+    for t, g in enumerate(gradients, 1):
+        m, v = 0.9 * m + 0.1 * g, 0.95 * v + 0.05 * g * g
+        p = p * (1 - 0.02 * 0.5)
+        p = p - 0.02 / (1 - 0.9**t) * np.arctan2(m, np.sqrt(v) / np.sqrt(1 - 0.95**t))
+    np.testing.assert_allclose(ours, p, atol=1e-5)
+
+
+def test_adam_atan2_of_no_gradient_stays():
+    assert (run(AdamATan2(0.1), np.ones((2, 2)), [np.zeros((2, 2))] * 3) == 1).all()
+
+
+def test_sign_sgd_touches_used_rows_only(values):
+    p, gradients = values
+    gradients = [g * (np.arange(4) != i % 4)[:, None] for i, g in enumerate(gradients)]
+    ours = run(SignSGD(0.03, row_decay=0.4), p, gradients)
+    for g in gradients:
+        used = (g != 0).any(1, keepdims=True)
+        p = np.where(used, p * (1 - 0.03 * 0.4) - 0.03 * np.sign(g), p)
+    np.testing.assert_allclose(ours, p, atol=1e-6)
+    alone = run(SignSGD(0.03, row_decay=0.4), np.ones((3, 2)), [np.eye(3)[:, :2]] * 4)
+    assert (alone[2] == 1).all()
+
+
+@pytest.mark.parametrize(("shape", "scale"), [((6, 24), 2.0), ((24, 6), 1.0), ((8, 8), 1.0)])
+def test_shape_muon_takes_orthogonal_steps(shape, scale):
+    rng = np.random.default_rng(1)
+    start, gradient = rng.normal(size=shape), rng.normal(size=shape)
+    step = start - run(ShapeMuon(0.02, weight_decay=None, adam_weight_decay=None), start, [gradient])
+    singular = np.linalg.svd(step / (0.02 * scale), compute_uv=False)
+    assert (singular > 0.6).all()
+    assert (singular < 1.3).all()
+    u, _, v = np.linalg.svd(gradient, full_matrices=False)
+    assert np.vdot(u @ v, step) / np.linalg.norm(u @ v) / np.linalg.norm(step) > 0.95
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation")  # Keras reads its own rate that way
+def test_they_are_made_again_from_their_configs():
+    for optimizer in (AdamATan2(0.1, 0.8, 0.9, weight_decay=0.2), SignSGD(0.1, row_decay=0.3)):
+        again = type(optimizer).from_config(optimizer.get_config())
+        assert again.get_config() == optimizer.get_config()
