@@ -107,7 +107,7 @@ def silu_product(gate_up, axis: int = -1):
 
 
 def product_scale(gate_up, axis: int = -1, epsilon: float = 1e-5):
-    """1 / sqrt(mean((gate * up)^2) + epsilon) over one axis, for the two halves of it; its gradient written out.
+    """1 / sqrt(mean((gate * up)^2) + epsilon) over one axis, of its two halves; gradient written out.
 
     Args: gate_up: float, 2F along the axis.
     Returns: float32, 1 along the axis.
