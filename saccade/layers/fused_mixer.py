@@ -58,7 +58,9 @@ def _launch(z, gate_up, down, gated_norm, epsilon):
     length, batch, dim = z.shape
     inner, columns = down.shape[0], batch * dim
     if inner % INNER or columns % COLUMNS:
-        raise ValueError(f"inner width {inner} and batch x dim {columns} must be multiples of {INNER} and {COLUMNS}")
+        raise ValueError(
+            f"inner width {inner} and batch x dim {columns} must be multiples of {INNER} and {COLUMNS}"
+        )
     tall = pl.next_power_of_2(length)
     gate_up = jnp.pad(gate_up.T, ((0, 0), (0, tall - length)))
     down = jnp.pad(down.T, ((0, tall - length), (0, 0)))
