@@ -1,7 +1,7 @@
 """The sequence mixer of TRM as one GPU kernel. JAX with Pallas (Triton) only.
 
-norm(z + down(silu(gate z) * up z)) along the sequence reads a (S, columns) slab of the state once and writes it once;
-what it makes on the way, six times as large, stays on the chip.
+norm(z + down(silu(gate z) * up z)) along the sequence reads a (S, columns) slab of the state once and writes
+it once; what it makes on the way, six times as large, stays on the chip.
 """
 
 import functools
