@@ -30,6 +30,7 @@ from saccade.train.objectives import (
     Perceive,
     Recursive,
     Refer,
+    Tell,
     Write,
 )
 from saccade.train.stream import Stream
@@ -141,14 +142,14 @@ def make_model(config: Config, processor: Processor) -> VLMHRM:
 
 
 # All reason in one pass: on canvases of equally many patches, in texts of one length.
-ALSO = (Perceive(), Refer())
+ALSO = (Perceive(), Refer(), Tell())
 TASKS = {
     "vqa": (Answer("vqa"), ALSO),
     "rationale": (AnswerAndExplain(), ALSO),
     "statement": (Answer("statement"), ALSO),
     "ground": (Ground(), ALSO),
     "caption": (Write(), (Perceive(),)),
-    "match": (Answer("match"), (*ALSO, Contrast())),
+    "match": (Answer("match"), (Perceive(), Refer(), Contrast())),
     "panels": (Answer("statement"), (Perceive(),)),
 }
 

@@ -7,6 +7,7 @@ import os
 import resource
 import sys
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +93,7 @@ def compiled(function: Callable, model: keras.Layer) -> Callable:
         with keras.StatelessScope(state_mapping=list(zip(variables, values, strict=True))):
             return function(*args)
 
-    jitted = jax.jit(pure)
+    jitted = jax.jit(pure, compiler_options=_compiler_options())
 
     def call(*args):
         if not variables:  # not before the first call: the model may be built after this wrapper
@@ -100,6 +101,27 @@ def compiled(function: Callable, model: keras.Layer) -> Callable:
         return jitted([v.value for v in variables], args)
 
     return call
+
+
+@cache
+def _compiler_options() -> dict[str, str] | None:
+    """XLA's options for models that answer one question at a time.
+
+    On CPUs, fusions that call YNNPACK pack their weights at the first run of every process, 0.2 s for each
+    compiled call of a small VLM-HRM, and later runs are no faster for it.
+    """
+    import jax
+
+    options = {"xla_cpu_experimental_ynn_fusion_type": ""}
+    if jax.default_backend() != "cpu":
+        return None
+    try:
+        jax.jit(lambda x: x, compiler_options=options).lower(0).compile()
+    except jax.errors.JaxRuntimeError as error:
+        if "No such compile option" not in str(error):
+            raise
+        return None  # a jaxlib that does not know these fusions needs no option against them
+    return options
 
 
 def trace(jitted: Any, *args, **kwargs):

@@ -12,7 +12,7 @@ def cross_entropy(logits, targets, smoothing: float = 0.0, stablemax: bool = Fal
     """
     log_p = log_stablemax(logits) if stablemax else ops.log_softmax(ops.cast(logits, "float32"), axis=-1)
     # Not a gather: its gradient would be a scatter, many times slower on a GPU than this fused sum.
-    chosen = ops.equal(ops.expand_dims(targets, -1), ops.arange(log_p.shape[-1], dtype=targets.dtype))
+    chosen = ops.equal(ops.expand_dims(targets, -1), ops.arange(log_p.shape[-1], dtype="int32"))
     picked = ops.sum(ops.where(chosen, log_p, 0.0), axis=-1)
     if not smoothing:
         return -picked

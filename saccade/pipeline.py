@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 
 from saccade.errors import SaccadeError
-from saccade.metrics.reasoning import halting_steps
 
 BUNDLED = Path(__file__).parent / "bundled"
 
@@ -130,23 +129,17 @@ class Pipeline:
         The rationale is empty for a statement, and for a checkpoint that has not learned to write one.
         """
         task = self._learned(choose_task(text, task))
-        limit = self._steps(max_steps) or self.model.config.halt_max_steps
-        threshold = self.model.config.halt_threshold if threshold is None else threshold
         batch = self.processor([image], [text])
-        trace = self.reasoner.trace(batch, task)
-        taken = halting_steps(trace["q_halt"], threshold, limit)[0]
+        write = task == "vqa" and "rationale" in self.model.tasks
+        trace = self.reasoner.explain(batch, threshold, self._steps(max_steps), task=task, write=write)
         placement = self.processor.place(image)[1]
         steps = []
-        for i in range(taken):
+        for i in range(int(trace["steps"][0])):
             answer = self._answer(trace["probabilities"][i, 0], i + 1, task)
             halting = _sigmoid(float(trace["q_halt"][i, 0]))
             attention = crop_attention(trace["attention"][i, 0], placement)
             steps.append(Step(answer.text, answer.confidence, halting, attention))
-        answer = self._answer(trace["probabilities"][taken - 1, 0], int(taken), task)
-        rationale = ""
-        if task == "vqa" and "rationale" in self.model.tasks:
-            written = self.reasoner.explain(batch, threshold, limit)
-            rationale = self.processor.tokenizer.decode(written["tokens"][0].tolist())
+        rationale = self.processor.tokenizer.decode(trace["tokens"][0].tolist()) if write else ""
         return Explanation(answer, tuple(steps), rationale)
 
     def caption(self, image) -> Caption:

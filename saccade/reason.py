@@ -73,20 +73,18 @@ class Reasoner:
         """
 
         def function(batch, threshold, max_steps):
-            result, steps = self._until_halted(batch, task, threshold, max_steps)
+            x, mask, layout = self._encode(batch, task)
+
+            def step(carry):
+                return self.model.step(carry, x, mask, layout, threshold, max_steps)
+
+            read = readout(self.model, task, layout)
+            result, steps = run_until_halted(step, self.model.initial_carry(x), read)
             if task == "caption":
                 result |= self._write(*result.pop("memory"))
             return {**result, "steps": steps}
 
         return self._call(("run", task), function, batch, *self._limits(threshold, max_steps))
-
-    def _until_halted(self, batch, task, threshold, max_steps):
-        x, mask, layout = self._encode(batch, task)
-
-        def step(carry):
-            return self.model.step(carry, x, mask, layout, threshold, max_steps)
-
-        return run_until_halted(step, self.model.initial_carry(x), readout(self.model, task, layout))
 
     def _write(self, hidden, mask):
         tokens, score = generate(self.model.heads["write"], hidden, mask, self.model.config.max_length)
@@ -105,32 +103,55 @@ class Reasoner:
 
             def body(carry, _):
                 carry, outputs = self.model.step(carry, x, mask, layout, return_scores=True)
-                looked = ops.mean(outputs["scores"][:, :, 0, layout.vision], axis=1)
-                attention = ops.reshape(looked, (-1, *layout.grid))
-                return carry, {**read(outputs), "attention": attention}
+                return carry, {**read(outputs), "attention": _looked_at(outputs["scores"], layout)}
 
             carry = self.model.initial_carry(x)
             return ops.scan(body, carry, length=self.model.config.halt_max_steps)[1]
 
         return self._call(("trace", task), function, batch)
 
-    def explain(self, batch: dict, threshold=None, max_steps=None) -> dict:
-        """The rationale of a `vqa` answer, written from the states in which the rows halted.
+    def explain(
+        self, batch: dict, threshold=None, max_steps=None, *, task: str = "vqa", write: bool = True
+    ) -> dict:
+        """Reason until every row has halted, keep every step, and say why: one compiled call.
 
-        Returns: `tokens` int32 (B, L), `log_probability` float32 (B,).
+        Args:
+            task: "vqa", "statement" or "match".  threshold, max_steps: as `run`.
+            write: also write the rationale, from the states in which the rows halted.
+        Returns: `steps` int32 (B,); what `trace` gives, of each row's own steps, zeros after them; with
+            `write`, `tokens` int32 (B, L) and `log_probability` float32 (B,).
         """
+        num_steps = self.model.config.halt_max_steps
 
         def function(batch, threshold, max_steps):
-            x, mask, layout = self._encode(batch, "vqa")
+            x, mask, layout = self._encode(batch, task)
+            read = readout(self.model, task, layout)
 
             def step(carry):
-                return self.model.step(carry, x, mask, layout, threshold, max_steps)
+                new, outputs = self.model.step(
+                    carry, x, mask, layout, threshold, max_steps, return_scores=True
+                )
+                now = {**read(outputs), "attention": _looked_at(outputs["scores"], layout)}
+                here = ops.arange(num_steps) == ops.expand_dims(carry["steps"], 1)
+                new["kept"] = {key: _put(carry["kept"][key], here, value) for key, value in now.items()}
+                return new, {**outputs, "kept": new["kept"]}
 
-            read = readout(self.model, "caption", layout)
-            result, _ = run_until_halted(step, self.model.initial_carry(x), read)
-            return self._write(*result["memory"])
+            shapes = {
+                "q_halt": (),
+                "probabilities": (self.model.heads[task].num_classes,),
+                "attention": layout.grid,
+            }
+            kept = {key: ops.zeros((x.shape[0], num_steps, *shape)) for key, shape in shapes.items()}
+            names = ("kept", "hidden", "padding_mask") if write else ("kept",)
+            found, steps = run_until_halted(
+                step,
+                {**self.model.initial_carry(x), "kept": kept},
+                lambda outputs: [outputs[name] for name in names],
+            )
+            result = {key: ops.moveaxis(value, 1, 0) for key, value in found[0].items()}
+            return {**result, **(self._write(*found[1:]) if write else {}), "steps": steps}
 
-        return self._call(("explain",), function, batch, *self._limits(threshold, max_steps))
+        return self._call(("explain", task, write), function, batch, *self._limits(threshold, max_steps))
 
     def embed(self, batch: dict) -> dict:
         """Unit vectors for retrieval: `images` and `texts`, each float32 (B, E)."""
@@ -184,6 +205,17 @@ class Reasoner:
 
         key = ("sweep", task, num_slots, fixed)
         return self._call(key, function, batch, *self._limits(threshold, None))
+
+
+def _looked_at(scores, layout):
+    """Scores (B, A, S, S) -> what the task token looked at, (B, rows, columns), the mean over heads."""
+    return ops.reshape(ops.mean(scores[:, :, 0, layout.vision], axis=1), (-1, *layout.grid))
+
+
+def _put(kept, here, value):
+    """kept (B, K, ...) with value (B, ...) where here (B, K) is True."""
+    here = ops.reshape(here, (*here.shape, *(1 for _ in value.shape[1:])))
+    return ops.where(here, ops.expand_dims(ops.cast(value, kept.dtype), 1), kept)
 
 
 def _merge(t):

@@ -156,17 +156,27 @@ class Writer:
         self.row = -BATCH
 
     def run(self, batch, task, threshold):
+        assert task == "caption"
         if threshold != np.inf:
             self.row += BATCH
-        size = len(batch["tokens"])
-        steps = np.full(size, STEPS if threshold == np.inf else 2)
-        if task == "caption":
-            return {**self.explain(batch, threshold), "steps": steps}
-        wrong = np.isin(self.row + np.arange(size), self.wrong_answers)
-        answer = (batch["answer"] + wrong) % len(ANSWERS)
-        return {"probabilities": np.eye(len(ANSWERS))[answer], "steps": steps}
+        return {
+            **self.written(batch),
+            "steps": np.full(len(batch["tokens"]), 2 if threshold != np.inf else STEPS),
+        }
 
     def explain(self, batch, threshold):
+        """Every row halts after two steps, of which the first was wrong."""
+        self.row += BATCH
+        size = len(batch["tokens"])
+        wrong = np.isin(self.row + np.arange(size), self.wrong_answers)
+        answers = np.stack([batch["answer"] + 1, batch["answer"] + wrong]) % len(ANSWERS)
+        return {
+            **self.written(batch),
+            "probabilities": np.eye(len(ANSWERS))[answers],
+            "steps": np.full(size, 2),
+        }
+
+    def written(self, batch):
         tokens = batch["targets"].copy()
         for row, text in self.replace.items():
             if self.row <= row < self.row + BATCH:

@@ -119,6 +119,22 @@ def test_a_rationale_is_written_from_the_halting_state(reasoner, batch, threshol
     assert (never["tokens"] != explained["tokens"]).any() or (steps == 1).all()
 
 
+@pytest.mark.parametrize("task", ["vqa", "statement"])
+def test_an_explanation_holds_the_trace_up_to_halting(reasoner, batch, task):
+    trace = reasoner.trace(batch, task)
+    q_halt = np.sort(trace["q_halt"][0])
+    threshold = (q_halt[0] + q_halt[-1]) / 2  # some rows halt at once, others later
+    steps = halting_steps(trace["q_halt"], threshold, LIMIT)
+    assert len(set(steps)) > 1
+    explained = reasoner.explain(batch, threshold, task=task, write=False)
+    np.testing.assert_array_equal(explained.pop("steps"), steps)
+    assert explained.keys() == trace.keys()
+    taken = np.arange(LIMIT)[:, None] < steps
+    for key, value in trace.items():
+        shown = taken.reshape(LIMIT, ROWS, *(1,) * (value.ndim - 2))
+        np.testing.assert_allclose(explained[key], np.where(shown, value, 0), atol=2e-5, err_msg=key)
+
+
 def test_captions_need_no_text(reasoner, batch):
     blank = {**batch, "padding_mask": np.zeros_like(batch["padding_mask"])}
     result = reasoner.run(blank, "caption")

@@ -7,7 +7,7 @@ import numpy as np
 
 from saccade.data.image import Placement, choose_size, letterbox
 from saccade.data.processor import Processor, stack
-from saccade.data.scenes.referents import CHANNELS, referents
+from saccade.data.scenes.referents import CHANNELS, referents, told
 from saccade.data.scenes.scene import (
     COLORS,
     MATERIALS,
@@ -83,7 +83,8 @@ class Collate:
         if self.cell_px:
             height, width = batch["images"].shape[1:3]
             grid = height // self.cell_px, width // self.cell_px
-            labels = [cells(e, place, grid) for e, (_, place) in zip(examples, placed, strict=True)]
+            index = {answer: i for i, answer in enumerate(self.processor.config.answers)}
+            labels = [cells(e, place, grid, index) for e, (_, place) in zip(examples, placed, strict=True)]
             batch |= {key: np.stack([label[key] for label in labels]) for key in labels[0]}
         return batch
 
@@ -122,14 +123,16 @@ ATTRIBUTES: dict[str, tuple[str, ...]] = {
 _CLASS = {name: {value: i for i, value in enumerate(values)} for name, values in ATTRIBUTES.items()}
 
 
-def cells(example: Example, placement: Placement, grid: tuple[int, int]) -> dict[str, np.ndarray]:
+def cells(example: Example, placement: Placement, grid: tuple[int, int], answers: dict[str, int]) -> dict:
     """What stands in each cell of a grid over the canvas, and which of it the text means.
 
     Args:
         example: of any task.  placement: of its image on the canvas.  grid: (rows, columns), N cells.
+        answers: index of each answer.
     Returns: dict, row-major: objects int8 (N, 4), the class of each of ATTRIBUTES of the object centred there,
         -1 = none (of two in one cell the nearer layer counts); object_boxes float32 (N, 4) xyxy of the canvas;
-        referents int8 (N, CHANNELS), 1 = that object is meant, 0 = is not, -1 = no object, or nothing to say.
+        referents int8 (N, CHANNELS), 1 = that object is meant, 0 = is not, -1 = no object, or nothing to say;
+        told int8 (N,), the answer that is asked of the object there, -1 = none.
     """
     rows, columns = grid
     scene = example.scene
@@ -140,14 +143,16 @@ def cells(example: Example, placement: Placement, grid: tuple[int, int]) -> dict
     placed = placement.to_canvas(np.array([item.box_px for item in scene.objects]).reshape(-1, 4) / size)
     column = np.clip((placed[:, 0] + placed[:, 2]) / 2 * columns, 0, columns - 1).astype(int)
     row = np.clip((placed[:, 1] + placed[:, 3]) / 2 * rows, 0, rows - 1).astype(int)
-    channels = referents(example)
+    values = np.full(rows * columns, -1, np.int8)
+    channels, asked = referents(example), told(example)
     for i in sorted(range(len(scene.objects)), key=lambda i: scene.objects[i].layer):
         cell, item = row[i] * columns + column[i], scene.objects[i]
         objects[cell] = [_CLASS[name][getattr(item, name)] for name in ATTRIBUTES]
         boxes[cell] = placed[i]
         for channel, members in channels.items():
             meant[cell, channel] = i in members
-    return {"objects": objects, "object_boxes": boxes, "referents": meant}
+        values[cell] = answers[asked[i]] if i in asked else -1
+    return {"objects": objects, "object_boxes": boxes, "referents": meant, "told": values}
 
 
 def prompt(example: Example) -> str:

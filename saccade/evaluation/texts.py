@@ -53,11 +53,10 @@ def measure_rationales(run: Run) -> tuple[dict, list[dict]]:
     """A rationale is right if it ends with the right answer ("so 3"); its steps are compared as text."""
     rows = []
     for items, batch in run.batches("rationale"):
-        answers = run.pipeline.reasoner.run(batch, "vqa", run.threshold)
         written = run.pipeline.reasoner.explain(batch, run.threshold)
         for i, item in enumerate(items):
-            text = _decode(run, written["tokens"][i])
-            answer = run.pipeline.processor.decode_answer(answers["probabilities"][i].argmax())
+            text, steps = _decode(run, written["tokens"][i]), int(written["steps"][i])
+            answer = run.pipeline.processor.decode_answer(written["probabilities"][steps - 1, i].argmax())
             rows.append(
                 {
                     "id": item.id,
@@ -67,7 +66,7 @@ def measure_rationales(run: Run) -> tuple[dict, list[dict]]:
                     "correct": conclusion(text) == item.example.answer,
                     "exact": text == item.example.target,
                     "answer": answer,
-                    "steps": int(answers["steps"][i]),
+                    "steps": steps,
                     "confidence": round(float(np.exp(written["log_probability"][i])), 4),
                     "agrees": conclusion(text) == answer,
                     "answer_correct": answer == item.example.answer,

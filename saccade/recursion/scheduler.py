@@ -3,6 +3,8 @@
 import keras
 from keras import ops
 
+from saccade import backend
+
 
 def where_rows(condition, yes, no):
     """Choose row by row between two trees of tensors whose first axis is B. condition: bool (B,)."""
@@ -37,15 +39,17 @@ def run_until_halted(step, carry, readout):
     Returns: the tree at each row's own halting step; steps int32 (B,).
     """
 
-    def advance(carry, result):
-        new, outputs = step(carry)
-        active = ops.logical_not(carry["halted"])
-        return where_rows(active, new, carry), where_rows(active, readout(outputs), result)
+    @backend.jit  # traced once for the first step and the loop's body, which takes half the time
+    def once(carry):
+        carry, outputs = step(carry)
+        return carry, readout(outputs)
 
-    carry, outputs = step(carry)
-    state = (carry, readout(outputs))
+    def advance(carry, result):
+        active = ops.logical_not(carry["halted"])
+        return where_rows(active, once(carry), (carry, result))
+
     carry, result = ops.while_loop(
-        lambda carry, result: ops.logical_not(ops.all(carry["halted"])), advance, state
+        lambda carry, result: ops.logical_not(ops.all(carry["halted"])), advance, once(carry)
     )
     return result, carry["steps"]
 

@@ -119,14 +119,14 @@ class Recursive:
 
 
 def _encode(model, inputs: dict) -> dict:
-    """Encode the rows of all names, those with images of one shape in one pass.
+    """Encode the rows of all names, those of one shape in one pass.
 
     Returns: name -> (x, mask, layout).
     """
     by_shape: dict = {}
     for name, batch in inputs.items():
-        shape = tuple(batch["images"].shape[1:]) if "images" in batch else ()  # a puzzle has none
-        by_shape.setdefault(shape, []).append(name)
+        shapes = tuple(tuple(leaf.shape[1:]) for leaf in keras.tree.flatten(batch))
+        by_shape.setdefault(shapes, []).append(name)
     encoded = {}
     for names in by_shape.values():
         joined = _concatenate([inputs[name] for name in names])
@@ -236,6 +236,28 @@ class Refer:
         told = ops.any(known, axis=(1, 2))
         hits = ops.cast(ops.logical_and(told, ops.logical_not(wrong)), "float32")
         return self.weight * rows, {"referred": (hits, ops.cast(told, "float32"))}
+
+
+@dataclass(frozen=True)
+class Tell:
+    """Say at each object what the text asks of it, with the head that answers questions.
+
+    What a question asks ("what color is ...") is first worked out where the object is; the task token has only
+    to fetch it.
+
+    data: `told` int (B, N), an answer, -1 = nothing is asked of what is there.
+    Returns: loss float32 (B,); metric `told`: objects whose value is said right, of those asked about.
+    """
+
+    weight: float = 1.0
+    reads = ("told",)
+
+    def __call__(self, model, outputs, data, layout):
+        logits = model.heads["vqa"](outputs["hidden"][:, layout.vision])
+        asked, target = data["told"] >= 0, ops.maximum(ops.cast(data["told"], "int32"), 0)
+        rows = losses.masked_mean(losses.cross_entropy(logits, target), asked)
+        hits = ops.equal(ops.cast(ops.argmax(logits, axis=-1), "int32"), target)
+        return self.weight * rows, {"told": (_count(ops.logical_and(hits, asked)), _count(asked))}
 
 
 @dataclass(frozen=True)

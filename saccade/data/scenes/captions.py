@@ -4,7 +4,7 @@
 """
 
 import re
-from functools import cache
+from functools import cache, lru_cache
 from random import Random
 
 from saccade.data.scenes import words
@@ -216,6 +216,11 @@ def _read_relation(slots: dict, subject: str, relation: str, anchor: str) -> Cal
     return call("exist", chain(call("relate", the, direction), _read_noun(slots[subject])[1]))
 
 
+@cache
+def _nth(end: str, number: int) -> Call:
+    return call("nth", _SCENE, end, number)
+
+
 def _read_row(form: str, slots: dict) -> list[Call]:
     items = _read_list(slots["L"])
     if any(number != "a" for number, _ in items):
@@ -227,9 +232,7 @@ def _read_row(form: str, slots: dict) -> list[Call]:
     else:
         found = []
     end = _ENDS[form]
-    return found + [
-        call("exist", chain(call("nth", _SCENE, end, k), filters)) for k, (_, filters) in enumerate(items, 1)
-    ]
+    return found + [call("exist", chain(_nth(end, k), filters)) for k, (_, filters) in enumerate(items, 1)]
 
 
 def _read(form: str, slots: dict) -> list[Call]:
@@ -251,7 +254,8 @@ def _read(form: str, slots: dict) -> list[Call]:
     return found
 
 
-def facts(text: str) -> list[Call]:
+@lru_cache(maxsize=256)  # one description is checked against several scenes
+def facts(text: str) -> tuple[Call, ...]:
     """What a caption claims, as bool programs: it is true where all of them are.
 
     Raises: UnreadableError: not a caption of this grammar (case and the final stop do not matter).
@@ -262,7 +266,7 @@ def facts(text: str) -> list[Call]:
         if match is None:
             continue
         try:
-            return _read(form, match.groupdict())
+            return tuple(_read(form, match.groupdict()))
         except UnreadableError:
             continue  # another frame may fit the same words
     raise UnreadableError(f"not a caption I can check: {text!r}; see docs/language.md for the forms")

@@ -1,6 +1,7 @@
 """A scene in the making: objects that keep their centres while attributes change, within locks and room."""
 
 import math
+from collections.abc import Collection
 from random import Random
 
 from saccade.data.scenes.execute import Run
@@ -52,11 +53,14 @@ class Draft:
         return Scene(objects, old.width_px, old.height_px, old.background, old.style, old.num_groups)
 
     def change(self, i: int, values: dict[str, str], *, lock: bool = True) -> bool:
-        """Give object i these attributes, all or, where a lock, a rival or lack of room forbids it, none."""
+        """Give object i these attributes, all or, where a lock, a rival or lack of room forbids it, none.
+
+        Another attribute may change too, if else the object would match a phrase that names another alone.
+        """
         thing = self.objects[i]
         news = {name: value for name, value in values.items() if getattr(thing, name) != value}
         if news:
-            if not thing.locked.isdisjoint(news) or (self.sole and self._is_rival(i, thing, news)):
+            if not thing.locked.isdisjoint(news) or (self.sole and not self._avoid_rivals(i, news, values)):
                 return False
             if "shape" in news or "size" in news:
                 box = self._box(thing, news)
@@ -74,14 +78,33 @@ class Draft:
         if not self.change(i, {attribute: value}):
             raise PlantError
 
-    def _is_rival(self, i: int, thing: _Thing, news: dict[str, str]) -> bool:
-        """Whether the changed object would match a phrase that is to name another one alone."""
-        return any(
-            i != named
-            and i in rivals
-            and all((news.get(name, getattr(thing, name)) == value) == same for name, value, same in needs)
-            for named, rivals, needs in self.sole
-        )
+    def admits(self, i: int, attribute: str, value: str) -> bool:
+        """Whether locks and room let object i have this value."""
+        thing = self.objects[i]
+        if getattr(thing, attribute) == value:
+            return True
+        if attribute in thing.locked:
+            return False
+        return attribute not in ("shape", "size") or self._box(thing, {attribute: value}) is not None
+
+    def _avoid_rivals(self, i: int, news: dict[str, str], fixed: Collection[str]) -> bool:
+        """Add to `news` what keeps object i from matching a settled phrase; False if nothing can."""
+        thing = self.objects[i]
+        for named, rivals, needs in self.sole:
+            if i == named or i not in rivals:
+                continue
+            if any((news.get(name, getattr(thing, name)) == value) != same for name, value, same in needs):
+                continue
+            free = [
+                (name, value)
+                for name, value, same in needs
+                if same and name not in fixed and name not in thing.locked
+            ]
+            if not free:
+                return False
+            name, value = self.rng.choice(free)
+            news[name] = self.other(name, value)
+        return True
 
     def _box(self, thing: _Thing, news: dict[str, str]) -> tuple | None:
         """The box of the changed object about the same centre, None if there is no room for it."""

@@ -191,16 +191,17 @@ def _achieve(draft: Draft, program: Call, answer, scope: tuple) -> None:
     elif op == "exist":
         _achieve_exist(draft, args[0], answer, scope)
     elif op in ("query", "is"):
-        _settle(draft, program, scope)
-        thing = draft.value(args[0], scope)
         value = answer if op == "query" else args[2] if answer else draft.other(args[1], args[2])
-        draft.set(thing, args[1], value)
+        _settle_anchor(draft, args[0], scope, lambda i: draft.admits(i, args[1], value))
+        draft.set(draft.value(args[0], scope), args[1], value)
     elif op == "same_attribute":
-        _settle(draft, program, scope)
-        one, two = (draft.value(arg, scope) for arg in args[:2])
-        value = getattr(draft.objects[one], args[2])
-        draft.objects[one].locked.add(args[2])
-        draft.set(two, args[2], value if answer else draft.other(args[2], value))
+        _settle_anchor(draft, args[0], scope)
+        one = draft.objects[draft.value(args[0], scope)]
+        one.locked.add(args[2])
+        value = getattr(one, args[2])
+        value = value if answer else draft.other(args[2], value)
+        _settle_anchor(draft, args[1], scope, lambda i: draft.admits(i, args[2], value))
+        draft.set(draft.value(args[1], scope), args[2], value)
     elif op == "unique":
         _settle(draft, program, scope)
     elif op == "not":
@@ -244,8 +245,8 @@ def _split(program: Call, answer: bool, rng: Random) -> tuple[bool, bool]:
 def _achieve_comparison(draft: Draft, program: Call, answer: bool, scope: tuple) -> None:
     op, (one, two), rng = program.op, program.args, draft.rng
     if two.op != "number":
-        sizes = range(min(5, len(scope) + 1))
-        pairs = [(a, b) for a in sizes for b in sizes if _holds(op, a, b) == answer and abs(a - b) < 3]
+        sizes = [range(min(4, _attainable(draft, arg.args[0], scope)) + 1) for arg in program.args]
+        pairs = [(a, b) for a in sizes[0] for b in sizes[1] if _holds(op, a, b) == answer and abs(a - b) < 3]
         if not pairs:
             raise PlantError
         first, second = rng.choice(pairs)
@@ -255,7 +256,7 @@ def _achieve_comparison(draft: Draft, program: Call, answer: bool, scope: tuple)
     limit = two.args[0]
     most = {"count_groups": draft.num_groups, "distinct": len(draft.palette["color"])}.get(one.op, MAX_COUNT)
     if one.op != "count_groups":
-        most = min(most, len(scope))
+        most = min(most, _attainable(draft, one.args[0], scope))
     least = 1 if one.op == "distinct" else 0
     near = [n for n in range(least, most + 1) if _holds(op, n, limit) == answer and abs(n - limit) < 3]
     if not near:
@@ -267,6 +268,21 @@ def _achieve_comparison(draft: Draft, program: Call, answer: bool, scope: tuple)
         _achieve_panels(draft, one.args[0], number)
     else:
         _recolor(draft, one, number, scope)
+
+
+def _attainable(draft: Draft, program: Call, scope: tuple) -> int:
+    """How many members the set may get at most, as far as filters and locks tell."""
+    number = len(scope)
+    if program.op == "filter" and draft.num_groups > 1:
+        needs = []
+        while program.op == "filter":
+            needs.append(program.args[1:])
+            program = program.args[0]
+        things = [draft.objects[i] for i in scope]
+        number = sum(
+            [all(getattr(t, name) == value or name not in t.locked for name, value in needs) for t in things]
+        )
+    return number
 
 
 def _holds(op: str, a: int, b: int) -> bool:

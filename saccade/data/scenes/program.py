@@ -98,10 +98,14 @@ class Call:
             raise ProgramError(
                 f"{self.op} takes {len(kinds)} arguments ({', '.join(kinds)}), got {len(self.args)}"
             )
-        for place, (kind, arg) in enumerate(zip(kinds, self.args, strict=True)):
-            _check(self.op, place, kind, arg, self.args)
+        programs = []
+        for place, arg in enumerate(self.args):
+            if isinstance(arg, Call) and arg.type == kinds[place]:
+                programs.append(arg)
+            else:
+                _check(self.op, place, kinds[place], arg, self.args)
         object.__setattr__(self, "type", result)
-        object.__setattr__(self, "programs", tuple([arg for arg in self.args if isinstance(arg, Call)]))
+        object.__setattr__(self, "programs", tuple(programs))
 
     def __str__(self) -> str:
         return f"{self.op}({','.join(map(str, self.args))})"

@@ -5,7 +5,7 @@ two programs (comparisons, and, or), those of the second are branch 1. A model t
 channel has followed the whole program; nobody has to say how.
 """
 
-from saccade.data.scenes.execute import trace
+from saccade.data.scenes.execute import execute, trace
 from saccade.data.scenes.program import GROUP_OPS, Call, depth
 from saccade.data.scenes.questions import MAX_DEPTH
 from saccade.data.scenes.scene import Example, Scene
@@ -36,6 +36,31 @@ def program_referents(program: Call, scene: Scene) -> dict[int, set[int]]:
     found: dict[int, set[int]] = {}
     _collect(program, values, None, False, found)
     return found
+
+
+def told(example: Example) -> dict[int, str]:
+    """Index of an object -> the value that the program asks of it: its color, if that is what is compared.
+
+    Of two attributes asked of one object the outer one counts. Programs over panels ask nothing outside them.
+    """
+    program = example.program
+    if not isinstance(program, Call) or _quantifies(program):
+        return {}
+    found: dict[int, str] = {}
+    for call, attribute in _asked(program):
+        thing = execute(call, example.scene)
+        found.setdefault(thing, getattr(example.scene.objects[thing], attribute))
+    return found
+
+
+def _asked(program: Call):
+    """(program of an object, attribute asked of it), outer ones first."""
+    if program.op in ("query", "is", "same", "same_attribute"):
+        objects = [part for part in program.programs if part.type == "object"]
+        attribute = program.args[len(objects)]
+        yield from ((part, attribute) for part in objects)
+    for part in program.programs:
+        yield from _asked(part)
 
 
 def _quantifies(program: Call) -> bool:
