@@ -132,7 +132,7 @@ def cells(example: Example, placement: Placement, grid: tuple[int, int], answers
     Returns: dict, row-major: objects int8 (N, 4), the class of each of ATTRIBUTES of the object centred there,
         -1 = none (of two in one cell the nearer layer counts); object_boxes float32 (N, 4) xyxy of the canvas;
         referents int8 (N, CHANNELS), 1 = that object is meant, 0 = is not, -1 = no object, or nothing to say;
-        told int8 (N,), the answer that is asked of the object there, -1 = none.
+        told int8 (N,), the answer that is asked of the object there, -1 = none, or one that is no answer.
     """
     rows, columns = grid
     scene = example.scene
@@ -151,7 +151,7 @@ def cells(example: Example, placement: Placement, grid: tuple[int, int], answers
         boxes[cell] = placed[i]
         for channel, members in channels.items():
             meant[cell, channel] = i in members
-        values[cell] = answers[asked[i]] if i in asked else -1
+        values[cell] = answers.get(asked.get(i, ""), -1)
     return {"objects": objects, "object_boxes": boxes, "referents": meant, "told": values}
 
 
