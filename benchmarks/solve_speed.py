@@ -1,8 +1,8 @@
 """How fast a model solves Sudokus on this machine: `python benchmarks/solve_speed.py --model DIR`.
 
 Prints the time of the second `saccade solve` as a process, start included (the first fills the compilation
-cache), the median time of one puzzle with a loaded model, and puzzles/s of a batch of --num. Without --model it
-takes a small untrained model, which shows that everything runs and nothing about speed.
+cache), the median time of one puzzle with a loaded model, and puzzles/s of a batch of --num. Without --model
+it takes a small untrained model, which shows that everything runs and nothing about speed.
 """
 
 import argparse
@@ -70,7 +70,8 @@ def main() -> None:
         batch = seconds(lambda m=mode, f=found: f.extend(model.solve_many(many, m)))
         steps = statistics.mean(solution.steps for solution in found)
         print(
-            f"{mode:8} one puzzle {1000 * one:7.1f} ms   batch of {options.num}: {options.num / batch:7.2f} puzzles/s"
+            f"{mode:8} one puzzle {1000 * one:7.1f} ms"
+            f"   batch of {options.num}: {options.num / batch:7.2f} puzzles/s"
             f"   mean steps {steps:.2f}   solved {np.mean([s.valid for s in found]):.3f}"
         )
     print(" ".join(f"{key}={value}" for key, value in environment(model.model).items()))

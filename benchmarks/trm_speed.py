@@ -101,6 +101,7 @@ def main() -> None:
     parser.add_argument(
         "--chunks", nargs="+", type=int, default=[1], help="parts of the batch, see RecursiveCore"
     )
+    parser.add_argument("--fused", action="store_true", help="the sequence mixer of mlp_t as one kernel")
     parser.add_argument("--remat", action="store_true", help="recompute activations in the backward pass")
     parser.add_argument("--ffn", default="swiglu", choices=("swiglu", "gated_norm"))
     parser.add_argument("--optimizer", default="adam_atan2")
@@ -131,6 +132,7 @@ def main() -> None:
                 ffn=options.ffn,
                 unroll=options.unroll,
                 chunks=chunks,
+                fused=options.fused and mixer == "mlp_t",
                 remat=options.remat,
             )
             row = measure(config, batch, steps, precision, train, options.profile)

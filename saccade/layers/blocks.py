@@ -70,12 +70,13 @@ class SwiGLU(keras.layers.Layer):
 
     def call(self, x):
         gate_up = contract(self.gate_up, x, self.axis)
-        if self.gated_norm:
-            gate, up = ops.split(gate_up, 2, axis=self.axis)
-            hidden = ops.sigmoid(gate) * rms(gate * up, axis=self.axis)
-        else:
-            hidden = silu_product(gate_up, self.axis)
-        return contract(self.down, hidden, self.axis)
+        result = contract(self.down, silu_product(gate_up, self.axis), self.axis)
+        if not self.gated_norm:
+            return result
+        # sigmoid(gate) rms(gate up) is silu(gate) up times one number for each position, which may as well
+        # multiply the narrower result.
+        scale = product_scale(gate_up, self.axis)
+        return ops.cast(ops.cast(result, "float32") * scale, result.dtype)
 
 
 def silu_product(gate_up, axis: int = -1):
@@ -103,6 +104,30 @@ def silu_product(gate_up, axis: int = -1):
         return hidden, gradient
 
     return product(gate_up)
+
+
+def product_scale(gate_up, axis: int = -1, epsilon: float = 1e-5):
+    """1 / sqrt(mean((gate * up)^2) + epsilon) over one axis, of its two halves; gradient written out.
+
+    Args: gate_up: float, 2F along the axis.
+    Returns: float32, 1 along the axis.
+    """
+
+    @ops.custom_gradient
+    def scale(gate_up):
+        gate, up = ops.split(ops.cast(gate_up, "float32"), 2, axis=axis)
+        found = ops.rsqrt(ops.mean(ops.square(gate * up), axis=axis, keepdims=True) + epsilon)
+
+        def gradient(*args, upstream=None):
+            given = args[0] if upstream is None else upstream
+            gate, up = ops.split(ops.cast(gate_up, "float32"), 2, axis=axis)
+            by_product = -given * found**3 / gate.shape[axis] * gate * up
+            both = ops.concatenate([by_product * up, by_product * gate], axis=axis)
+            return ops.cast(both, gate_up.dtype)
+
+        return found, gradient
+
+    return scale(gate_up)
 
 
 def contract(dense, x, axis: int):

@@ -33,7 +33,7 @@ class TRMConfig:
     q_learning: a second halting output, q_continue; a row then halts when q_halt exceeds it.
     head_bias: a bias on the output logits.
     flash: the device's fused attention kernel; None = where device and length allow it (see Attention).
-    remat, unroll, chunks: see BlockStack and RecursiveCore.
+    remat, unroll, chunks: see BlockStack and RecursiveCore.  fused: see ReasoningBlock.
     """
 
     vocab_size: int = 10
@@ -65,6 +65,7 @@ class TRMConfig:
     remat: bool = False
     unroll: bool = False
     chunks: int = 1
+    fused: bool = False
 
     def __post_init__(self):
         for name, choices in (
@@ -181,6 +182,7 @@ class TRM(Model):
                 ffn=c.ffn,
                 norm_type=c.norm_type,
                 norm_position=c.norm_position,
+                fused=c.fused,
                 dtype=self.dtype_policy,
                 name=f"block_{i}",
             )

@@ -80,7 +80,13 @@ class VLMHRMConfig:
 PRESETS = {
     "vlm_hrm_nano": VLMHRMConfig(
         vision=ViTConfig(
-            dim=64, depth=1, num_heads=2, mlp_dim=128, patch_size=16, image_size=(64, 64), stem=(16, 24, 32, 64)
+            dim=64,
+            depth=1,
+            num_heads=2,
+            mlp_dim=128,
+            patch_size=16,
+            image_size=(64, 64),
+            stem=(16, 24, 32, 64),
         ),
         dim=64,
         depth=1,

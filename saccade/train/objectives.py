@@ -166,7 +166,9 @@ def _further(model, objectives: dict, outputs, data: dict, layouts: dict, rows: 
             own = slice(start, start + rows[name].stop - rows[name].start)
             start = own.stop
             total, found = results[name]
-            shares = {key: (ops.sum(hits[own]), ops.sum(among[own])) for key, (hits, among) in metrics.items()}
+            shares = {
+                key: (ops.sum(hits[own]), ops.sum(among[own])) for key, (hits, among) in metrics.items()
+            }
             results[name] = total + values[own], found | shares
     return results
 

@@ -262,3 +262,32 @@ def test_stablemax_has_slope_one_at_zero():
 
     slopes = jax.grad(lambda x: losses.log_stablemax(x)[0])(np.zeros(V, np.float32))
     np.testing.assert_allclose(slopes, np.eye(V)[0] - 1 / V, atol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation")  # Keras reads its variables that way
+@pytest.mark.parametrize("changes", [{"mixer": "mlp_t"}, HIERARCHY], ids=["trm", "hrm"])
+def test_keras_file_round_trip(tmp_path, changes):
+    import keras
+
+    kind = HRM if changes is HIERARCHY else TRM
+    model = reference.randomize(kind(replace(TINY, **changes)), seed=1)
+    model.save(tmp_path / "m.keras")
+    again = keras.models.load_model(tmp_path / "m.keras")
+    assert type(again) is kind
+    assert again.config == model.config
+    for a, b in zip(model.variables, again.variables, strict=True):
+        np.testing.assert_array_equal(to_numpy(a), to_numpy(b))
+
+
+@pytest.mark.parametrize("changes", OPTIONS.values(), ids=OPTIONS)
+def test_every_weight_gets_a_gradient(changes):
+    model, batch = make(**changes), data()
+    if not model.config.num_puzzles:
+        batch["puzzle"] = np.zeros(B, np.int32)
+    engine = Engine(model, {"p": Stream([0], list, Recursive(Fill()), B)}, LEARN)
+    state = engine.push(engine.initial_state({"p": batch}), "p", batch)
+    start = optim.split(engine.groups, state["trained"])
+    gradients = backend.value_and_grad(engine._loss, start, state)[1]
+    assert len(gradients) == len(model.trainable_variables)
+    for variable, gradient in zip(engine.trained, gradients, strict=True):
+        assert np.abs(to_numpy(gradient)).max() > 0, variable.path

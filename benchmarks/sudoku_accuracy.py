@@ -1,0 +1,67 @@
+"""What share of Sudokus a model solves: `python benchmarks/sudoku_accuracy.py --model DIR --file val.txt`.
+
+One line a mode: all steps (as published), halting at several thresholds, and search with --rounds of --rows
+tries. Every answer is checked against the rules. Prints the share solved, mean steps and puzzles/s (of the
+second run of each mode; the first compiles). Without a file it makes --made puzzles, without a model it takes
+an untrained one.
+"""
+
+import argparse
+import time
+
+import numpy as np
+
+import saccade
+from saccade.data.puzzles import sudoku
+from saccade.evaluation import environment
+from saccade.models.trm import TRM, preset
+from saccade.puzzles import PuzzleModel
+from saccade.solve import Search
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", help="a directory; default: a small untrained model")
+    parser.add_argument("--file", help="one puzzle a line")
+    parser.add_argument("--made", type=int, default=20)
+    parser.add_argument("--slots", type=int, default=256, help="puzzles that reason at once")
+    parser.add_argument("--thresholds", type=float, nargs="+", default=[-2.0, 0.0, 2.0, 4.0])
+    parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument("--rows", type=int, default=256, help="tries in one call of the search")
+    parser.add_argument("--noise", type=float, default=0.5)
+    options = parser.parse_args()
+    if options.model:
+        model = saccade.load(options.model)
+    else:
+        model = PuzzleModel(TRM(preset("trm_sudoku_4x4", halt_max_steps=4)))
+    if options.file:
+        puzzles = sudoku.read(options.file)
+    else:
+        rng = np.random.default_rng(0)
+        box = round(model.model.config.seq_len**0.25)
+        puzzles = np.stack([sudoku.generate(rng, box)[0] for _ in range(options.made)])
+    search = Search(options.rounds, options.rows, options.noise, sudoku.draw_moves)
+    runs = [("fixed", None, {}), *(("halting", t, {}) for t in options.thresholds)]
+    runs += [
+        ("search", 0.0, {"search": search}),
+        ("search", 0.0, {"search": Search(moves=None, rows=options.rows)}),
+    ]
+    names = ["all steps", *(f"halting at {t:g}" for t in options.thresholds), "search", "search, noise only"]
+    for name, (mode, threshold, further) in zip(names, runs, strict=True):
+        for _ in range(2):
+            begin = time.perf_counter()
+            found = model.solver.solve(
+                puzzles, sudoku.solved, mode, options.slots, threshold=threshold, **further
+            )
+            seconds = time.perf_counter() - begin
+        solved, steps = (np.array([getattr(s, key) for s in found]) for key in ("valid", "steps"))
+        print(
+            f"{name:20} solved {100 * solved.mean():6.2f} %   mean steps {steps.mean():7.2f}"
+            f"   {len(puzzles) / seconds:8.1f} puzzles/s",
+            flush=True,
+        )
+    print(" ".join(f"{key}={value}" for key, value in environment(model.model).items()))
+
+
+if __name__ == "__main__":
+    main()
