@@ -222,8 +222,8 @@ class VLMHRM(Model):
     def encode(self, batch):
         """Embed a batch as one sequence [task | vision | text | fusion].
 
-        Returns: x float (B, S, D); padding_mask bool (B, S), True = keep. Its vision and text tokens are those
-            of `encode_images` and `encode_text`.
+        Returns: x float (B, S, D); padding_mask bool (B, S), True = keep. Its vision and text tokens are
+            those of `encode_images` and `encode_text`.
         """
         vision = self.encode_images(batch["images"])
         text = self.encode_text(batch["tokens"], batch["padding_mask"])

@@ -27,7 +27,7 @@ class Recursive:
 
     Args:
         task: see the classes below.
-        also: further losses on the same rows (`Perceive`, `Refer`, `Contrast`), added to the task's.
+        also: further losses on the same rows (`Perceive`, `Refer`, `Tell`, `Contrast`), added to the task's.
         exploration: probability that a row must take a random minimum number of steps.
         halt_weight, ponder_weight: above; the ponder cost is off by default.
         group: rows of one group reason in one pass; their texts are of one length.
@@ -139,8 +139,8 @@ def _encode(model, inputs: dict) -> dict:
     spans = {(layout.vision.stop, layout.text.stop) for _, _, layout in encoded.values() if layout}
     if len(spans) > 1:
         raise ValueError(
-            f"vision and text of one group's objectives end at {sorted(spans)}; make them end alike, or group "
-            "them apart"
+            f"vision and text of one group's objectives end at {sorted(spans)}; make them end alike, or "
+            "group them apart"
         )
     return encoded
 
@@ -242,8 +242,8 @@ class Refer:
 class Tell:
     """Say at each object what the text asks of it, with the head that answers questions.
 
-    What a question asks ("what color is ...") is first worked out where the object is; the task token has only
-    to fetch it.
+    What a question asks ("what color is ...") is first worked out where the object is; the task token has
+    only to fetch it.
 
     data: `told` int (B, N), an answer, -1 = nothing is asked of what is there.
     Returns: loss float32 (B,); metric `told`: objects whose value is said right, of those asked about.
