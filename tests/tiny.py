@@ -11,7 +11,7 @@ from saccade.models.vlm_hrm import VLMHRM, VLMHRMConfig
 
 B, T, L = 3, 7, 6
 H, W = 16, 24
-VOCABULARY, ANSWERS, ATTRIBUTES = 41, 11, (3, 2)
+VOCABULARY, ANSWERS, ATTRIBUTES, REFERENTS = 41, 11, (3, 2), 4
 # For what runs once, where only the time to compile counts.
 FAST_TO_COMPILE = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 
@@ -33,6 +33,7 @@ CONFIG = VLMHRMConfig(
     decoder_depth=2,
     embedding_dim=18,
     attributes=ATTRIBUTES,
+    referents=REFERENTS,
 )
 
 
@@ -52,28 +53,43 @@ def fresh(dtype: str = "float32", seed: int = 0, config: VLMHRMConfig = CONFIG) 
 
 
 def batch(rows: int = B, size: tuple = (H, W), length: int = T, seed: int = 0) -> dict:
-    """Images, texts of different lengths and the labels of every task."""
+    """Images, texts of different lengths and the labels of every objective."""
     rng = np.random.default_rng(seed)
     lengths = np.maximum(length - np.arange(rows) % 4, 1)
+    others = np.maximum(length - 1 - np.arange(rows) % 3, 1)
     ends = rng.integers(2, L + 1, size=rows)
-    corner = rng.random((rows, 2)) * 0.5
-    cells = (size[0] // 8) * (size[1] // 8)
-    objects = np.stack([rng.integers(n, size=(rows, cells)) for n in ATTRIBUTES], -1)
     return {
         "images": rng.random((rows, *size, 3)).astype(np.float32),
         "tokens": rng.integers(4, VOCABULARY, size=(rows, length)).astype(np.int32),
         "padding_mask": np.arange(length) < lengths[:, None],
         "answer": rng.integers(2, size=rows).astype(np.int32),
+        "other_tokens": rng.integers(4, VOCABULARY, size=(rows, length)).astype(np.int32),
+        "other_padding_mask": np.arange(length) < others[:, None],
         "decoder_tokens": rng.integers(4, VOCABULARY, size=(rows, L)).astype(np.int32),
         "targets": rng.integers(4, VOCABULARY, size=(rows, L)).astype(np.int32),
         "loss_mask": np.arange(L) < ends[:, None],
-        "boxes": np.concatenate([corner, corner + 0.1 + rng.random((rows, 2)) * 0.4], -1).astype(np.float32),
-        "objects": np.where(rng.random((rows, cells, 1)) < 0.5, objects, -1).astype(np.int32),
+        "boxes": corners(rng, rows),
+        **cells(rng, rows, (size[0] // 8) * (size[1] // 8)),
     }
 
 
-def twins(rows: int = B) -> dict:
-    """A batch of task retrieve."""
-    keys = ("images", "tokens", "padding_mask")
-    own, other = batch(rows, seed=1), batch(rows, seed=2)
-    return {key: own[key] for key in keys} | {f"twin_{key}": other[key] for key in keys}
+def corners(rng, *shape) -> np.ndarray:
+    """Boxes xyxy in [0, 1], float32 (*shape, 4)."""
+    low = rng.random((*shape, 2)) * 0.5
+    return np.concatenate([low, low + 0.1 + rng.random((*shape, 2)) * 0.4], -1).astype(np.float32)
+
+
+def cells(rng, rows: int, count: int) -> dict:
+    """Labels of `count` cells, as `saccade.data.batching.cells` makes them; row 0 says something of each."""
+    present = rng.random((rows, count)) < 0.6
+    present[0, :2] = True, False
+    kinds = np.stack([rng.integers(n, size=(rows, count)) for n in ATTRIBUTES], -1)
+    known = present[..., None] & (np.arange(REFERENTS) % 3 < 2)
+    asked = present & (rng.random((rows, count)) < 0.5)
+    asked[0, 0] = True
+    return {
+        "objects": np.where(present[..., None], kinds, -1).astype(np.int8),
+        "object_boxes": corners(rng, rows, count) * present[..., None],
+        "referents": np.where(known, rng.integers(2, size=known.shape), -1).astype(np.int8),
+        "told": np.where(asked, rng.integers(ANSWERS, size=asked.shape), -1).astype(np.int8),
+    }

@@ -7,29 +7,33 @@ import numpy as np
 import pytest
 import tiny
 
+from saccade.models.vlm_hrm import for_task
 from saccade.train.objectives import (
     Answer,
     AnswerAndExplain,
-    Contrastive,
+    Contrast,
     Ground,
     Perceive,
     Recursive,
+    Refer,
+    Tell,
     Write,
 )
 
-OBJECTIVES = {
+RECURSIVE = {
     "vqa": Recursive(Answer("vqa", smoothing=0.1)),
     "statement": Recursive(Answer("statement")),
     "match": Recursive(Answer("match")),
     "caption": Recursive(Write()),
     "rationale": Recursive(AnswerAndExplain()),
     "ground": Recursive(Ground()),
-    "retrieve": Contrastive(),
-    "perceive": Perceive(),
 }
-SEEN = {"vision", "projection"}
+FURTHER = {"perceive": Perceive(), "refer": Refer(), "tell": Tell(), "contrast": Contrast()}
+OBJECTIVES = (*RECURSIVE, *FURTHER)
+SEEN = {"vision", "projection", "modality_table"}
 READ = {"text", "text_block_0"}
-REASONED = SEEN | READ | {"fusion", "core", "task_table", "modality_table", "halting"}
+THOUGHT = SEEN | READ | {"fusion", "core", "task_table"}
+REASONED = THOUGHT | {"halting"}
 FED = {
     "vqa": REASONED | {"vqa"},
     "statement": REASONED | {"statement"},
@@ -37,20 +41,24 @@ FED = {
     "caption": REASONED | {"write"},
     "rationale": REASONED | {"vqa", "write"},
     "ground": REASONED | {"ground"},
-    "retrieve": SEEN | READ | {"retrieve"},
     "perceive": SEEN | {"objects"},
+    "refer": THOUGHT | {"referents"},
+    "tell": THOUGHT | {"vqa"},
+    "contrast": SEEN | READ | {"retrieve"},
 }
 
 
 def losses_of(model, seed):
     """Every objective's loss, at a step in which every slot has just been refilled."""
-    recursive = {name: o for name, o in OBJECTIVES.items() if isinstance(o, Recursive)}
-    batches = {name: tiny.batch(rows=2) for name in recursive}
-    carries = {name: o.initial_carry(model, batches[name]) for name, o in recursive.items()}
-    results = Recursive.together(model, recursive, carries, batches, seed)
-    for name, batch in (("retrieve", tiny.twins(2)), ("perceive", tiny.batch(rows=2))):
-        results[name] = OBJECTIVES[name](model, {}, batch, seed)
-    return jnp.stack([results[name][0] for name in OBJECTIVES])
+    data = tiny.batch(rows=2)
+    carries = {name: o.initial_carry(model, data) for name, o in RECURSIVE.items()}
+    results = Recursive.together(model, RECURSIVE, carries, dict.fromkeys(RECURSIVE, data), seed)
+    inputs = for_task(data, "match")
+    x, mask = model.encode(inputs)
+    layout = model.layout(inputs)
+    outputs = {**model.step(model.initial_carry(x), x, mask, layout)[1], "encoded": x}
+    further = [jnp.mean(loss(model, outputs, data, layout)[0]) for loss in FURTHER.values()]
+    return jnp.stack([*(results[name][0] for name in RECURSIVE), *further])
 
 
 @pytest.fixture(scope="module")

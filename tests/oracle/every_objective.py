@@ -18,22 +18,23 @@ from saccade.recursion.scheduler import run_slots
 from saccade.train.objectives import (
     Answer,
     AnswerAndExplain,
-    Contrastive,
+    Contrast,
     Ground,
     Perceive,
     Recursive,
+    Refer,
+    Tell,
     Write,
 )
 
 OBJECTIVES = {
-    "vqa": Recursive(Answer("vqa", smoothing=0.1), ponder_weight=0.1),
+    "vqa": Recursive(Answer("vqa", smoothing=0.1), (Perceive(), Refer(), Tell()), ponder_weight=0.1),
     "statement": Recursive(Answer("statement")),
     "match": Recursive(Answer("match")),
-    "caption": Recursive(Write()),
-    "rationale": Recursive(AnswerAndExplain()),
-    "ground": Recursive(Ground()),
-    "retrieve": Contrastive(),
-    "perceive": Perceive(),
+    "caption": Recursive(Write(), (Perceive(2.0),)),
+    "rationale": Recursive(AnswerAndExplain(), (Tell(0.5),)),
+    "ground": Recursive(Ground(), (Refer(),)),
+    "contrast": Recursive(Answer("match"), (Contrast(),)),
 }
 
 
@@ -66,7 +67,7 @@ def outputs(model) -> dict:
 
 def losses(model) -> dict:
     """Every objective's loss, and the gradient of their sum by every trainable weight."""
-    batches = {name: tiny.twins() if name == "retrieve" else tiny.batch() for name in OBJECTIVES}
+    batches = {name: tiny.batch(seed=i) for i, name in enumerate(OBJECTIVES)}
     batches = keras.tree.map_structure(ops.convert_to_tensor, batches)
     seed = keras.random.SeedGenerator(0)
 

@@ -11,7 +11,7 @@ import pytest
 import tiny
 
 HERE = Path(__file__).parent
-pytestmark = [pytest.mark.oracle, pytest.mark.timeout(900)]  # two backends compile eight objectives
+pytestmark = [pytest.mark.oracle, pytest.mark.timeout(900)]  # two backends compile seven objectives
 
 
 @pytest.fixture(scope="module")
