@@ -82,3 +82,14 @@ def test_info_nce():
     columns = -np.diag(log_softmax(similarity, axis=0))
     result = losses.info_nce(similarity.astype(np.float32))
     np.testing.assert_allclose(to_numpy(result), (rows + columns) / 2, rtol=1e-5)
+
+
+@pytest.mark.parametrize("extra", [1, 4])
+def test_info_nce_with_texts_of_no_image(extra):
+    """Images choose among all texts; a text among the images chooses only if it has one."""
+    similarity = np.random.default_rng(2).normal(size=(T, T + extra)) * 3
+    rows = -np.diag(log_softmax(similarity, axis=1))
+    columns = -np.diag(log_softmax(similarity[:, :T], axis=0))
+    result = losses.info_nce(similarity.astype(np.float32))
+    assert result.shape == (T,)
+    np.testing.assert_allclose(to_numpy(result), (rows + columns) / 2, rtol=1e-5)

@@ -136,8 +136,7 @@ def test_a_config_that_cannot_work_is_refused():
 @pytest.mark.parametrize("task", TASKS)
 def test_every_task_has_the_common_arrays_and_pickles(processor, task):
     answer = {"vqa": "red", "rationale": "red"}.get(task, "true")
-    one = example(task, answer=answer, target="the ball", box=(0.1, 0.2, 0.3, 0.4))
-    one = example(task, answer=answer, target="the ball", box=(0.1, 0.2, 0.3, 0.4), pair=one)
+    one = example(task, answer=answer, target="the ball", box=(0.1, 0.2, 0.3, 0.4), other_text="the ball")
     collate = pickle.loads(pickle.dumps(Collate(processor, task, text_length=19)))
     batch = collate([one] * 4)
     rows = 4
@@ -148,11 +147,11 @@ def test_every_task_has_the_common_arrays_and_pickles(processor, task):
     expected = {
         "vqa": {"answer"},
         "statement": {"answer"},
-        "match": {"answer"},
+        "match": {"answer", "other_tokens", "other_padding_mask"},
         "caption": {"decoder_tokens", "targets", "loss_mask"},
         "rationale": {"decoder_tokens", "targets", "loss_mask", "answer"},
         "ground": {"boxes"},
-        "retrieve": {"twin_images", "twin_tokens", "twin_padding_mask", "twin_depth"},
+        "retrieve": set(),
     }
     assert set(batch) - {"images", "tokens", "padding_mask", "depth"} == expected[task]
     assert {batch[name].dtype.name for name in batch} <= {"uint8", "int32", "bool", "float32"}
@@ -206,21 +205,21 @@ def test_boxes_follow_the_image_onto_the_canvas(processor):
         Collate(processor, "ground")([example("ground")])
 
 
-def test_retrieval_twins_stand_beside_their_originals(processor):
-    def twins(value, first, second):
-        other = example("retrieve", image=picture(value=value + 1), text=second, depth=2)
-        return example("retrieve", image=picture(value=value), text=first, depth=1, pair=other)
-
-    batch = Collate(processor, "retrieve")([twins(10, "red", "blue"), twins(20, "cone", "star")])
-    assert batch["images"][:, 0, 0, 0].tolist() == [10, 20]
-    assert batch["twin_images"][:, 0, 0, 0].tolist() == [11, 21]
+def test_the_description_of_the_opposite_truth_stands_beside_a_match(processor):
+    pairs = [("red cubes", "true", "blue cones"), ("green", "false", "the ball is large")]
+    examples = [example("match", text=one, answer=answer, other_text=two) for one, answer, two in pairs]
+    batch = Collate(processor, "match", text_length=13)(examples)
+    assert batch["answer"].tolist() == [1, 0]
     decode = processor.tokenizer.decode
-    assert [decode(row) for row in batch["tokens"]] == ["red", "cone"]
-    assert [decode(row) for row in batch["twin_tokens"]] == ["blue", "star"]
-    assert batch["depth"].tolist() == [1, 1]
-    assert batch["twin_depth"].tolist() == [2, 2]
-    with pytest.raises(SaccadeError, match="has no pair"):
-        Collate(processor, "retrieve")([example("retrieve")])
+    for prefix, texts in (("", [one for one, _, _ in pairs]), ("other_", [two for _, _, two in pairs])):
+        tokens, mask = batch[f"{prefix}tokens"], batch[f"{prefix}padding_mask"]
+        assert tokens.shape == mask.shape == (2, 13)
+        assert [decode(row) for row in tokens] == texts
+        np.testing.assert_array_equal(tokens != PAD, mask)
+        assert (tokens[:, 0] == BOS).all()
+    too_long = example("match", text="red", answer="true", other_text="q" * 9)
+    with pytest.raises(SaccadeError, match=r"tokens, the limit is 5"):
+        Collate(processor, "match", text_length=5)([too_long])
 
 
 def test_dialogue_turns_come_first(processor):

@@ -2,6 +2,7 @@
 
 import itertools
 import pickle
+import re
 from collections import Counter
 
 import numpy as np
@@ -17,7 +18,7 @@ from saccade.data.scenes import (
     execute,
 )
 from saccade.data.scenes import builders as builders_module
-from saccade.data.scenes.job import MAX_WORDS
+from saccade.data.scenes.job import MAX_PIECES, fits
 from saccade.errors import SaccadeError
 
 NUMBER = 500
@@ -32,6 +33,12 @@ def undrawn(monkeypatch):
 def read(task, number=NUMBER, **options):
     source = Source(task, **options)
     return [source[i] for i in range(number)]
+
+
+def pieces(text: str) -> int:
+    """Words, each part of a hyphenated one, and punctuation marks, each its own."""
+    words = re.sub(r"[^a-z0-9]+", " ", text.lower()).split()
+    return len(words) + sum(not (c.isalnum() or c.isspace()) for c in text)
 
 
 def key(example):
@@ -68,7 +75,7 @@ def test_answer_is_what_the_program_gives(task, style, undrawn):
         assert example.answer == said, example.text
         assert example.answer in ANSWERS
         assert example.depth == depth(example.program)
-        assert len(example.text.split()) <= MAX_WORDS["question"]
+        assert pieces(example.text) <= MAX_PIECES["question"]
 
 
 @pytest.mark.parametrize("style", ["world", "nlvr"])
@@ -76,7 +83,7 @@ def test_statement_label_is_what_the_program_gives(style, undrawn):
     examples = read("statement", style=style)
     for example in examples:
         assert example.answer == {True: "true", False: "false"}[execute(example.program, example.scene)]
-        assert len(example.text.split()) <= MAX_WORDS["statement"]
+        assert pieces(example.text) <= MAX_PIECES["statement"]
         assert example.scene.style == style
     assert 0.4 < np.mean([example.answer == "true" for example in examples]) < 0.6
 
@@ -131,7 +138,7 @@ def test_captions_are_true_and_corrupted_captions_false(undrawn):
     for example, other in itertools.pairwise(examples):
         assert caption_is_true(example.target, example.scene), example.target
         assert caption_is_true(example.target.upper().rstrip("."), example.scene)
-        assert len(example.target.split()) <= MAX_WORDS["caption"]
+        assert pieces(example.target) <= MAX_PIECES["caption"]
         wrong += not caption_is_true(example.target, other.scene)
         for color, changed in (("red", "blue"), ("cyan", "green")):
             if example.kind.startswith("first") and f" {color} " in example.target:
@@ -144,7 +151,7 @@ def test_captions_are_true_and_corrupted_captions_false(undrawn):
 def test_rationales_end_with_the_answer_and_are_short(undrawn):
     for example in read("rationale"):
         assert example.target.endswith(f"; so {example.answer}")
-        assert len(example.target.split()) <= MAX_WORDS["rationale"]
+        assert pieces(example.target) <= MAX_PIECES["rationale"]
         if example.kind.startswith("count") and example.kind != "count_union":
             assert f": {example.answer}; so" in example.target
 
@@ -166,7 +173,7 @@ def test_retrieve_twins_are_told_apart_by_their_texts(undrawn):
         for one, two in ((example, twin), (twin, example)):
             assert caption_is_true(one.text, one.scene)
             assert not caption_is_true(one.text, two.scene)
-            assert len(one.text.split()) <= MAX_WORDS["description"]
+            assert pieces(one.text) <= MAX_PIECES["description"]
         assert abs(len(example.scene.objects) - len(twin.scene.objects)) <= 1
         assert twin.pair is None
 
@@ -174,9 +181,23 @@ def test_retrieve_twins_are_told_apart_by_their_texts(undrawn):
 def test_match_answers_are_true_of_the_picture(undrawn):
     examples = read("match")
     for example in examples:
-        assert example.answer == ("true" if caption_is_true(example.text, example.scene) else "false")
+        true = example.answer == "true"
+        assert caption_is_true(example.text, example.scene) == true
+        # The other description is of the opposite truth; what is described is shown or not.
+        assert caption_is_true(example.other_text, example.scene) == (not true)
+        assert caption_is_true(example.text, example.described)
+        assert (example.described == example.scene) == true
+        for text in (example.text, example.other_text):
+            assert pieces(text) <= MAX_PIECES["description"]
     assert 0.4 < np.mean([example.answer == "true" for example in examples]) < 0.6
     assert 0.6 < np.mean([example.kind == "twin" for example in examples]) < 0.8
+
+
+def test_limits_count_pieces():
+    assert pieces("a mid-sized ball, red.") == 8
+    for kind, limit in MAX_PIECES.items():
+        assert fits("a, " * (limit // 2), kind)
+        assert not fits("a, " * (limit // 2) + "b", kind)
 
 
 def test_region_phrases_fit_their_boxes(undrawn):

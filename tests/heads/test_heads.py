@@ -25,6 +25,9 @@ def built(layer):
 def test_classifier():
     head, x = built(Classifier(D, 7)), normal(B, D)
     np.testing.assert_allclose(to_numpy(head(x)), dense(part(weights(head), "linear"), x), atol=1e-5)
+    tokens = normal(B, N, D)
+    expected = dense(part(weights(head), "linear"), tokens)
+    np.testing.assert_allclose(to_numpy(head(tokens)), expected, atol=1e-5)
 
 
 def test_the_halting_head_starts_by_going_on():
@@ -58,6 +61,13 @@ def test_boxes_at_the_edge_stay_inside():
     np.testing.assert_array_equal(to_numpy(containing_patch(boxes, GRID)), [0, N - 1, GRID[1] - 1])
 
 
+def boxes_of(raw):
+    """cxcywh: at most 1.5 patches from the patch's own centre, sizes in shares of the image."""
+    reach = np.array([1.5 / GRID[1], 1.5 / GRID[0]])
+    center = np.clip(to_numpy(patch_centers(GRID)) + np.tanh(raw[..., :2]) * reach, 0, 1)
+    return np.concatenate([center, sigmoid(raw[..., 2:4] - 1.5)], -1)
+
+
 def test_grounding():
     head, vision = built(GroundingHead(D)), normal(B, N, D)
     w = weights(head)
@@ -65,10 +75,7 @@ def test_grounding():
     outputs = head(vision, grid=GRID)
     boxes = to_numpy(outputs["boxes"])
     np.testing.assert_allclose(to_numpy(outputs["score_logits"]), raw[..., 4], atol=1e-4)
-    reach = np.array([1.5 / GRID[1], 1.5 / GRID[0]])
-    center = np.clip(to_numpy(patch_centers(GRID)) + np.tanh(raw[..., :2]) * reach, 0, 1)
-    np.testing.assert_allclose(boxes[..., :2], center, atol=1e-4)
-    np.testing.assert_allclose(boxes[..., 2:], sigmoid(raw[..., 2:4] - 1.5), atol=1e-4)
+    np.testing.assert_allclose(boxes, boxes_of(raw), atol=1e-4)
 
 
 def test_best_box():
@@ -87,10 +94,12 @@ def test_objects():
     head, vision = built(ObjectHead(D, (3, 2, 4))), normal(B, N, D)
     w = weights(head)
     raw = dense(part(w, "output"), silu(dense(part(w, "hidden"), vision)))
-    presence, *attributes = (to_numpy(t) for t in head(vision))
-    np.testing.assert_allclose(presence, raw[..., :1], atol=1e-4)
-    for logits, (start, stop) in zip(attributes, ((1, 4), (4, 6), (6, 10)), strict=True):
-        np.testing.assert_allclose(logits, raw[..., start:stop], atol=1e-4)
+    outputs = head(vision, grid=GRID)
+    assert outputs.keys() == {"presence", "attributes", "boxes"}
+    np.testing.assert_allclose(to_numpy(outputs["presence"]), raw[..., 4], atol=1e-4)
+    for logits, (start, stop) in zip(outputs["attributes"], ((5, 8), (8, 10), (10, 14)), strict=True):
+        np.testing.assert_allclose(to_numpy(logits), raw[..., start:stop], atol=1e-4)
+    np.testing.assert_allclose(to_numpy(outputs["boxes"]), boxes_of(raw), atol=1e-4)
 
 
 @pytest.mark.parametrize("side", ["image", "text"])

@@ -1,12 +1,15 @@
 """Patches, tokens and pooling against NumPy."""
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import reference
 from keras import ops
 from reference import to_numpy, weights
 
-from saccade.layers.embeddings import PatchEmbedding, TokenEmbedding
+from saccade.layers import embeddings
+from saccade.layers.embeddings import PatchEmbedding, TokenEmbedding, lookup
 from saccade.layers.pooling import AttentionPooling
 
 B, D, PATCH, GRID = 2, 24, 4, (3, 5)
@@ -110,6 +113,40 @@ def test_unembedding_is_the_table_transposed(rng):
 def test_a_text_that_is_too_long_is_refused():
     with pytest.raises(ValueError, match="12 tokens exceed max_length=11"):
         embedding()(np.zeros((1, LONGEST + 1), np.int32))
+
+
+def lookup_gradient(read, table, indices, upstream):
+    """(value, gradient of the table), compiled, indices not known beforehand."""
+
+    def run(table, indices, upstream):
+        value, backward = jax.vjp(lambda table: read(table, indices), table)
+        return value, backward(upstream)[0]
+
+    return jax.jit(run)(table, indices, upstream)
+
+
+@pytest.mark.parametrize("shape", [(5,), (B, T), (B, 3, T)])
+@pytest.mark.parametrize("largest", [4096, VOCABULARY - 1])
+def test_lookup_has_the_gradient_of_a_gather(rng, monkeypatch, shape, largest):
+    monkeypatch.setattr(embeddings, "LOOKUP_BY_PRODUCT", largest)  # by product, and by gather
+    indices = rng.integers(VOCABULARY - 1, size=shape)  # rows that occur again, and one that never does
+    indices.flat[:2] = 0
+    table, upstream = normal(rng, VOCABULARY, D), normal(rng, *shape, D)
+    value, gradient = lookup_gradient(lookup, table, indices, upstream)
+    expected, wanted = lookup_gradient(lambda t, i: ops.take(t, i, axis=0), table, indices, upstream)
+    np.testing.assert_array_equal(value, expected)
+    np.testing.assert_allclose(gradient, wanted, atol=1e-5)
+    assert not np.asarray(gradient)[-1].any()
+
+
+def test_the_gradient_of_a_lookup_is_summed_in_bfloat16_no_worse_than_a_gathers(rng):
+    indices = np.zeros((40, T), np.int32)  # padding: one row, again and again
+    table = jnp.asarray(normal(rng, VOCABULARY, D), "bfloat16")
+    upstream = jnp.asarray(1 + normal(rng, 40, T, D) / 8, "bfloat16")
+    _, gradient = lookup_gradient(lookup, table, indices, upstream)
+    assert gradient.dtype == table.dtype
+    exact = np.asarray(upstream, np.float64).sum((0, 1))
+    np.testing.assert_allclose(np.asarray(gradient[0], np.float64), exact, rtol=2**-8)
 
 
 N, HEADS = 9, 3
