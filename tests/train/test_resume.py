@@ -115,6 +115,16 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path):
         trainer(tmp_path, CONFIG.model_copy(update={"steps": 3, "ema_decay": None})).fit()
 
 
+@pytest.mark.parametrize(
+    "optimizer", ["lion", "muon"]
+)  # one vector as before, with other slots; many tensors
+def test_a_checkpoint_of_another_optimizer_is_refused(tmp_path, optimizer):
+    assert CONFIG.optimizer == "adamw"
+    trainer(tmp_path, CONFIG.model_copy(update={"steps": 2})).fit()
+    with pytest.raises(SaccadeError, match="of another run: it .*use a new output folder"):
+        trainer(tmp_path, CONFIG.model_copy(update={"steps": 3, "optimizer": optimizer})).fit()
+
+
 def test_only_the_newest_are_kept(tmp_path):
     trainer(tmp_path, CONFIG.model_copy(update={"steps": 21, "keep": 2})).fit()
     assert [path.name for path in checkpoint.list_checkpoints(tmp_path)] == ["step_00000014", "step_00000021"]
