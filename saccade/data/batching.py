@@ -129,10 +129,12 @@ def cells(example: Example, placement: Placement, grid: tuple[int, int], answers
     Args:
         example: of any task.  placement: of its image on the canvas.  grid: (rows, columns), N cells.
         answers: index of each answer.
-    Returns: dict, row-major: objects int8 (N, 4), the class of each of ATTRIBUTES of the object centred
-        there, -1 = none (of two in one cell the nearer layer counts); object_boxes float32 (N, 4) xyxy of the
-        canvas; referents int8 (N, CHANNELS), 1 = that object is meant, 0 = is not, -1 = no object, or nothing
-        to say; told int8 (N,), the answer that is asked of the object there, -1 = none, or one that is no answer.
+    Returns: dict, row-major:
+        objects int8 (N, 4), the class of each of ATTRIBUTES of the object centred there, -1 = none (of two in
+        one cell the nearer layer counts);
+        object_boxes float32 (N, 4) xyxy of the canvas;
+        referents int8 (N, CHANNELS), 1 = that object is meant, 0 = is not, -1 = no object, or nothing to say;
+        told int8 (N,), the answer that is asked of the object there, -1 = none, or one that is no answer.
     """
     rows, columns = grid
     scene = example.scene

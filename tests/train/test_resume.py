@@ -121,7 +121,7 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path):
 def test_a_checkpoint_of_another_optimizer_is_refused(tmp_path, optimizer):
     assert CONFIG.optimizer == "adamw"
     trainer(tmp_path, CONFIG.model_copy(update={"steps": 2})).fit()
-    with pytest.raises(SaccadeError, match="of another run: it .*use a new output folder"):
+    with pytest.raises(SaccadeError, match=r"of another run: it .*use a new output folder"):
         trainer(tmp_path, CONFIG.model_copy(update={"steps": 3, "optimizer": optimizer})).fit()
 
 
