@@ -63,6 +63,7 @@ class Config(BaseModel):
     wide: tuple[int, int] = (64, 256)  # canvas of NLVR-style panels
     max_depth: int = 5  # of the programs drawn
     num_objects: tuple[int, int] = (3, 8)
+    hops_per_step: int | None = None  # of `Refer`
     distinct: int | None = None  # so many examples a task, drawn once and kept: for a machine short of cores
     workers: bool = True  # False: draw examples in threads of this process
     tasks: dict[str, Task] = {
@@ -143,17 +144,20 @@ def make_model(config: Config, processor: Processor) -> VLMHRM:
     return VLMHRM(architecture, dtype=keras.DTypePolicy(config.precision))
 
 
-# All reason in one pass: on canvases of equally many patches, in texts of one length.
-ALSO = (Perceive(), Refer(), Tell())
-TASKS = {
-    "vqa": (Answer("vqa"), ALSO),
-    "rationale": (AnswerAndExplain(), ALSO),
-    "statement": (Answer("statement"), ALSO),
-    "ground": (Ground(), ALSO),
-    "caption": (Write(), (Perceive(),)),
-    "match": (Answer("match"), (Perceive(), Refer(), Contrast())),
-    "panels": (Answer("statement"), (Perceive(),)),
-}
+def make_objectives(config: Config) -> dict[str, Recursive]:
+    """All reason in one pass: on canvases of equally many patches, in texts of one length."""
+    perceive, refer = Perceive(), Refer(hops_per_step=config.hops_per_step)
+    followed = (perceive, refer, Tell())
+    tasks = {
+        "vqa": (Answer("vqa"), followed),
+        "rationale": (AnswerAndExplain(), followed),
+        "statement": (Answer("statement"), followed),
+        "ground": (Ground(), followed),
+        "caption": (Write(), (perceive,)),
+        "match": (Answer("match"), (perceive, refer, Contrast())),
+        "panels": (Answer("statement"), (perceive,)),
+    }
+    return {name: Recursive(task, also, group="all") for name, (task, also) in tasks.items()}
 
 
 def make_stream(name: str, task: Task, config: Config, processor: Processor, model: VLMHRM) -> Stream:
@@ -170,8 +174,7 @@ def make_stream(name: str, task: Task, config: Config, processor: Processor, mod
         source = Kept(source, config.distinct)
     shuffle = config.distinct is not None
     workers = task.workers if config.workers else 0
-    learned, also = TASKS[name]
-    objective = Recursive(learned, also, group="all")
+    objective = make_objectives(config)[name]
     return Stream(source, collate, objective, task.batch, task.weight, workers, shuffle)
 
 
