@@ -4,7 +4,7 @@ VENV ?= .venv
 ORACLE_VENV ?= .venv-oracle
 WORKERS ?= 2
 DEMO_IMAGE ?= saccade/bundled/demo.png
-DEMO_QUESTION ?= what material is the green ball?
+DEMO_QUESTION ?= what size is the star that has the same material as the blue star?
 BIN = $(VENV)/bin
 
 .PHONY: setup check test test-oracle demo bench clean

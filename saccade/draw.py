@@ -44,12 +44,15 @@ def heat_overlay(image: np.ndarray, attention: np.ndarray) -> np.ndarray:
     """Lay an attention grid over an image: where it is high the image glows, elsewhere it fades.
 
     Args:
-        image: uint8 (H, W, 3).  attention: float (h, w), >= 0; its maximum becomes the hottest color.
+        image: uint8 (H, W, 3).  attention: float (h, w), >= 0; its maximum becomes the hottest color, what
+            gets no more than its share of an even look stays plain.
     Returns: uint8 (H, W, 3).
     """
     height, width = image.shape[:2]
-    grid = np.nan_to_num(np.asarray(attention, np.float32)).clip(0)
-    grid = grid / max(float(grid.max()), 1e-12)
+    grid = np.nan_to_num(np.asarray(attention, np.float32), posinf=0.0).clip(0)
+    above = (grid - grid.mean()).clip(0)
+    # An almost even look has no hottest spot: rounding must not make one.
+    grid = above / max(float(above.max()), 0.05 * float(grid.max()), 1e-12)
     smooth = Image.fromarray(grid).resize((width, height), Image.Resampling.BICUBIC)
     heat = np.asarray(smooth).clip(0, 1)[:, :, None]
     position = heat[:, :, 0] * (len(_HEAT) - 1)

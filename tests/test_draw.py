@@ -21,6 +21,17 @@ def test_heat_is_where_attention_is():
     assert changed[45:, :40].max() == 0
 
 
+def test_an_even_look_leaves_the_image_plain():
+    image = np.random.default_rng(0).integers(0, 256, (60, 90, 3)).astype(np.uint8)
+    attention = np.full((4, 6), 0.04, np.float32)
+    plain = heat_overlay(image, attention * 0)
+    np.testing.assert_array_equal(heat_overlay(image, attention), plain)
+    attention[1, 4] = 0.2
+    changed = heat_overlay(image, attention) != plain
+    assert changed[15:30, 60:75].any()
+    assert not changed[:, :30].any()
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_heat_survives_odd_numbers(bad):
     overlay = heat_overlay(np.zeros((9, 9, 3), np.uint8), np.full((3, 3), bad, np.float32))

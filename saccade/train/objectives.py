@@ -13,6 +13,7 @@ import keras
 from keras import ops
 
 from saccade import backend, losses
+from saccade.data.scenes.referents import BRANCHES, CHANNELS
 from saccade.heads.region import best_box, containing_patch
 from saccade.models.vlm_hrm import for_task
 from saccade.recursion.halting import explore_min_steps, halting_loss, q_continue_target, should_halt
@@ -76,7 +77,7 @@ class Recursive:
         state, outputs = model.step(state, x, mask, encoded[next(iter(objectives))][2])
         if model.config.q_learning:
             outputs["q_target"] = _continue_target(model, state, x, mask, encoded[next(iter(objectives))][2])
-        outputs["encoded"] = x
+        outputs |= {"encoded": x, "steps": state["steps"]}
         rows, start = {}, 0
         for name in objectives:
             rows[name] = slice(start, start + carries[name]["min_steps"].shape[0])
@@ -219,16 +220,24 @@ class Perceive:
 class Refer:
     """Mark, after each step, the objects that the text means on its way: supervision for every hop.
 
+    Args:
+        hops_per_step: ask for the marks of a level from the step on that allows so many hops each; None = for
+            all marks at every step.
     data: `referents` int (B, N, channels), 1 = meant, 0 = an object that is not, -1 = nothing to say.
     Returns: loss float32 (B,); metric `referred`: rows with every mark right, of those with any.
     """
 
     weight: float = 1.0
+    hops_per_step: int | None = None
     reads = ("referents",)
 
     def __call__(self, model, outputs, data, layout):
         logits = model.heads["referents"](outputs["hidden"][:, layout.vision])
         known, wanted = data["referents"] >= 0, data["referents"] > 0
+        if self.hops_per_step:
+            level = ops.arange(CHANNELS, dtype="int32") // BRANCHES + 1
+            within = ops.expand_dims(outputs["steps"], 1) * self.hops_per_step >= level
+            known = ops.logical_and(known, ops.expand_dims(within, 1))
         loss = losses.binary_cross_entropy(logits, ops.cast(wanted, "float32"))
         flat = (logits.shape[0], -1)
         rows = losses.masked_mean(ops.reshape(loss, flat), ops.reshape(known, flat))
