@@ -1,11 +1,14 @@
 """Perceive, Refer, Tell and Contrast against NumPy, cell by cell and row by row."""
 
+from types import SimpleNamespace
+
 import jax
 import numpy as np
 import pytest
 import tiny
 from reference import log_softmax, to_numpy
 
+from saccade.data.scenes.referents import BRANCHES, CHANNELS
 from saccade.models.vlm_hrm import Layout
 from saccade.train.objectives import Contrast, Perceive, Refer, Tell
 
@@ -109,6 +112,24 @@ def test_refer(model, outputs):
     np.testing.assert_array_equal(metrics["referred"][0], all_right)
     np.testing.assert_array_equal(metrics["referred"][1], told)
     assert all_right.tolist() == [0, 1, 0]
+
+
+@pytest.mark.parametrize("hops", [1, 2])
+def test_refer_asks_for_no_more_hops_than_the_step_allows(outputs, hops):
+    rng = np.random.default_rng(4)
+    logits = rng.normal(size=(B, N, CHANNELS)).astype(np.float32)
+    marks = rng.integers(-1, 2, size=(B, N, CHANNELS)).astype(np.int8)
+    marks[..., :BRANCHES] = 1
+    model = SimpleNamespace(heads={"referents": lambda hidden: logits})
+    steps = np.array([1, 2, 5], np.int32)
+    expected = np.zeros(B)
+    for b in range(B):
+        allowed = [c for c in range(CHANNELS) if c // BRANCHES < steps[b] * hops]  # levels from 0
+        cells = [(n, c) for n in range(N) for c in allowed if marks[b, n, c] >= 0]
+        expected[b] = np.mean([binary(float(logits[b, n, c]), marks[b, n, c]) for n, c in cells])
+    loss = Refer(hops_per_step=hops)
+    rows, _ = of(loss, model, {**outputs, "steps": steps}, {"referents": marks})
+    np.testing.assert_allclose(rows, expected, rtol=1e-5)
 
 
 def test_tell(model, outputs):

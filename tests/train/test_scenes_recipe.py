@@ -60,7 +60,7 @@ def test_every_text_fits_the_recipes_lengths(scenes, processor, monkeypatch, tas
 def test_every_stream_brings_the_labels_its_losses_read(scenes, processor):
     config = apply_overrides(scenes.Config(), ["workers=false"])
     model = abstract(scenes, processor)
-    assert config.tasks.keys() == scenes.TASKS.keys()
+    assert config.tasks.keys() == scenes.make_objectives(config).keys()
     for name, task in config.tasks.items():
         stream = scenes.make_stream(name, task, config, processor, model)
         batch = stream.collate([stream.source[i] for i in range(3)])
