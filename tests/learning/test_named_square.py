@@ -59,6 +59,8 @@ def test_the_core_joins_seeing_and_asking():
         dim=64,
         depth=1,
         mlp_dim=128,
+        l_cycles=2,
+        shuffle=2,
         max_length=8,
         halt_max_steps=2,
         fusion_tokens=1,
