@@ -69,7 +69,7 @@ def test_the_core_joins_seeing_and_asking():
     )
     model = VLMHRM(config)
     stream = Stream(Squares(0, 100_000), collate, Recursive(Answer("vqa")), batch_size=64)
-    settings = TrainConfig(steps=700, learning_rate=1e-3, warmup_steps=30, log_every=700)
+    settings = TrainConfig(steps=1000, learning_rate=1e-3, warmup_steps=30, log_every=1000)
     Trainer(model, {"vqa": stream}, settings).fit()
 
     held_out = collate([Squares(1, 256)[i] for i in range(256)])
