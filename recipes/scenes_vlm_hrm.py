@@ -64,6 +64,9 @@ class Config(BaseModel):
     max_depth: int = 5  # of the programs drawn
     num_objects: tuple[int, int] = (3, 8)
     hops_per_step: int | None = None  # of `Refer`
+    exploration: float = (
+        0.1  # of `Recursive`; more of it asks for fewer fresh examples and trains later steps
+    )
     distinct: int | None = None  # so many examples a task, drawn once and kept: for a machine short of cores
     workers: bool = True  # False: draw examples in threads of this process
     tasks: dict[str, Task] = {
@@ -157,7 +160,9 @@ def make_objectives(config: Config) -> dict[str, Recursive]:
         "match": (Answer("match"), (perceive, refer, Contrast())),
         "panels": (Answer("statement"), (perceive,)),
     }
-    return {name: Recursive(task, also, group="all") for name, (task, also) in tasks.items()}
+    return {
+        name: Recursive(task, also, config.exploration, group="all") for name, (task, also) in tasks.items()
+    }
 
 
 def make_stream(name: str, task: Task, config: Config, processor: Processor, model: VLMHRM) -> Stream:
