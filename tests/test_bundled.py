@@ -2,6 +2,7 @@
 
 import json
 import re
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,6 @@ from saccade.cli import app
 from saccade.pipeline import BUNDLED
 
 ROOT = Path(__file__).resolve().parent.parent
-NLVR = ROOT.parent / "shared" / "data" / "nlvr"
 DEMO = BUNDLED / "demo.png"
 MODEL = BUNDLED / "vlm_hrm_scenes"
 QUESTION = re.search(r"DEMO_QUESTION \?= (.+)", (ROOT / "Makefile").read_text()).group(1)
@@ -79,11 +79,8 @@ def test_a_flipped_byte_is_refused(tmp_path):
     assert "model.safetensors" in json.loads(result.stdout)["error"]
 
 
-@pytest.mark.skipif(not NLVR.is_dir(), reason="no NLVR data")
-def test_a_real_nlvr_image_gets_an_answer(pipeline, tmp_path):
-    import zipfile
-
-    with zipfile.ZipFile(NLVR / "dev_images.zip") as archive:
+def test_a_real_nlvr_image_gets_an_answer(pipeline, tmp_path, shared):
+    with zipfile.ZipFile(shared / "data" / "nlvr" / "dev_images.zip") as archive:
         name = next(name for name in archive.namelist() if name.endswith("dev-1572-0-0.png"))
         path = archive.extract(name, tmp_path)
     answer = pipeline.ask(path, "there is a yellow object.", task="statement")

@@ -20,7 +20,7 @@ from saccade.data.scenes.scene import (
 from saccade.data.text import BOS, EOS, PAD
 from saccade.errors import SaccadeError
 
-TASKS = ("vqa", "statement", "caption", "rationale", "ground", "match", "retrieve")
+TASKS = ("vqa", "statement", "caption", "rationale", "ground", "match")
 _TRUTH = {"false": 0, "true": 1}
 
 

@@ -151,7 +151,6 @@ def test_every_task_has_the_common_arrays_and_pickles(processor, task):
         "caption": {"decoder_tokens", "targets", "loss_mask"},
         "rationale": {"decoder_tokens", "targets", "loss_mask", "answer"},
         "ground": {"boxes"},
-        "retrieve": set(),
     }
     assert set(batch) - {"images", "tokens", "padding_mask", "depth"} == expected[task]
     assert {batch[name].dtype.name for name in batch} <= {"uint8", "int32", "bool", "float32"}
