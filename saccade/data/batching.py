@@ -7,6 +7,7 @@ import numpy as np
 
 from saccade.data.image import Placement, choose_size, letterbox
 from saccade.data.processor import Processor, stack
+from saccade.data.scenes.captions import mentions
 from saccade.data.scenes.referents import CHANNELS, referents, told
 from saccade.data.scenes.scene import (
     COLORS,
@@ -16,6 +17,7 @@ from saccade.data.scenes.scene import (
     SHAPES,
     SIZES,
     Example,
+    Scene,
 )
 from saccade.data.text import BOS, EOS, PAD
 from saccade.errors import SaccadeError
@@ -41,6 +43,8 @@ class Collate:
         vqa, statement, match, rationale: answer int32 (B,). ground: boxes float32 (B, 4), of the canvas.
         match: other_tokens, other_padding_mask: the description of the opposite truth.
         with cell_px: the arrays of `cells`, each with a first axis B.
+        caption with cell_px: mentions bool (B, L, N), True = the token to predict is of a noun phrase that
+        fits what stands in that cell.
         caption, rationale: decoder_tokens int32 (B, L), <bos> first; targets int32 (B, L), the same one
         to the left, <eos> last; loss_mask bool (B, L), True = targets count.
     Raises: SaccadeError: a text or target is longer than its length (states both), an answer is unknown.
@@ -86,6 +90,13 @@ class Collate:
             index = {answer: i for i, answer in enumerate(self.processor.config.answers)}
             labels = [cells(e, place, grid, index) for e, (_, place) in zip(examples, placed, strict=True)]
             batch |= {key: np.stack([label[key] for label in labels]) for key in labels[0]}
+            if self.task == "caption":
+                shape = batch["targets"].shape[1], grid[0] * grid[1]
+                tokens = [self.processor.tokenizer.spans(e.target) for e in examples]
+                written = zip(examples, tokens, placed, strict=True)
+                batch["mentions"] = np.stack(
+                    [mentioned(e, spans, _cells_of(e.scene, p, grid)[0], shape) for e, spans, (_, p) in written]
+                )
         return batch
 
     def _texts(self, texts: Sequence[str]) -> dict[str, np.ndarray]:
@@ -141,20 +152,40 @@ def cells(example: Example, placement: Placement, grid: tuple[int, int], answers
     objects = np.full((rows * columns, len(ATTRIBUTES)), -1, np.int8)
     boxes = np.zeros((rows * columns, 4), np.float32)
     meant = np.full((rows * columns, CHANNELS), -1, np.int8)
-    size = np.array([scene.width_px, scene.height_px] * 2)
-    placed = placement.to_canvas(np.array([item.box_px for item in scene.objects]).reshape(-1, 4) / size)
-    column = np.clip((placed[:, 0] + placed[:, 2]) / 2 * columns, 0, columns - 1).astype(int)
-    row = np.clip((placed[:, 1] + placed[:, 3]) / 2 * rows, 0, rows - 1).astype(int)
+    of_object, placed = _cells_of(scene, placement, grid)
     values = np.full(rows * columns, -1, np.int8)
     channels, asked = referents(example), told(example)
     for i in sorted(range(len(scene.objects)), key=lambda i: scene.objects[i].layer):
-        cell, item = row[i] * columns + column[i], scene.objects[i]
+        cell, item = of_object[i], scene.objects[i]
         objects[cell] = [_CLASS[name][getattr(item, name)] for name in ATTRIBUTES]
         boxes[cell] = placed[i]
         for channel, members in channels.items():
             meant[cell, channel] = i in members
         values[cell] = answers.get(asked.get(i, ""), -1)
     return {"objects": objects, "object_boxes": boxes, "referents": meant, "told": values}
+
+
+def _cells_of(scene: Scene, placement: Placement, grid: tuple[int, int]):
+    """Of each object: the cell of its centre, int (objects,), and its box on the canvas, (objects, 4)."""
+    rows, columns = grid
+    size = np.array([scene.width_px, scene.height_px] * 2)
+    placed = placement.to_canvas(np.array([item.box_px for item in scene.objects]).reshape(-1, 4) / size)
+    column = np.clip((placed[:, 0] + placed[:, 2]) / 2 * columns, 0, columns - 1).astype(int)
+    row = np.clip((placed[:, 1] + placed[:, 3]) / 2 * rows, 0, rows - 1).astype(int)
+    return row * columns + column, placed
+
+
+def mentioned(example: Example, tokens: list[tuple[int, int]], cell, shape: tuple[int, int]) -> np.ndarray:
+    """Which cells each token of a caption speaks of, see `mentions` of Collate.
+
+    Args: tokens: where each stands in the target.  cell: of each object.  shape: (L, N).
+    """
+    found = np.zeros(shape, bool)
+    for start, end, fitting in mentions(example.target, example.scene):
+        for t, (token_start, token_end) in enumerate(tokens):
+            if token_start < end and token_end > start:
+                found[t, cell[fitting]] = True
+    return found
 
 
 def prompt(example: Example) -> str:

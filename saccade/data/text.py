@@ -105,6 +105,10 @@ class Tokenizer:
         """Text -> ids, no specials added."""
         return self._bpe.encode(text, add_special_tokens=False).ids
 
+    def spans(self, text: str) -> list[tuple[int, int]]:
+        """Where each token of `encode(text)` stands in the text: (start, end) in characters."""
+        return self._bpe.encode(text, add_special_tokens=False).offsets
+
     def decode(self, ids: Iterable[int]) -> str:
         """Ids -> text, specials left out. `decode(encode(t))` is t, lower-cased and in NFKC."""
         return self._bpe.decode([int(i) for i in ids], skip_special_tokens=True)

@@ -22,7 +22,9 @@ class TextDecoder(keras.layers.Layer):
         tokens: int32 (B, T), starting with BOS.
         memory: float (B, S, D).
         memory_mask: bool (B, S), True = keep.
-    Returns: logits float32 (B, T, V); logits[:, t] predicts token t + 1.
+        return_scores: also return what of the memory the last block looked at.
+    Returns: logits float32 (B, T, V); logits[:, t] predicts token t + 1; with `return_scores`, also float32
+        (B, A, T, S).
     """
 
     def __init__(self, embedding: TokenEmbedding, depth: int, num_heads: int, mlp_dim: int, **kwargs):
@@ -41,13 +43,15 @@ class TextDecoder(keras.layers.Layer):
             block.build()
         self.norm.build()
 
-    def call(self, tokens, memory, memory_mask):
-        x = self.embedding(tokens)
+    def call(self, tokens, memory, memory_mask, return_scores=False):
+        x, scores = self.embedding(tokens), None
         causal = causal_mask(tokens.shape[1])
         readable = ops.expand_dims(memory_mask, 1)
         for block in self.blocks:
-            x = block(x, block.self_keys_values(x), block.cross_keys_values(memory), causal, readable)
-        return self.embedding.unembed(self.norm(x))
+            reads = block.self_keys_values(x), block.cross_keys_values(memory)
+            x, scores = block(x, *reads, causal, readable, return_scores=True)
+        logits = self.embedding.unembed(self.norm(x))
+        return (logits, scores) if return_scores else logits
 
     def prefill(self, memory, memory_mask, max_length: int):
         """An empty cache over `memory` with room for max_length tokens."""

@@ -185,7 +185,8 @@ class DecoderBlock(keras.layers.Layer):
         memory: the pair (keys, values) of the memory, from `cross_keys_values`.
         self_mask: bool (B, T, M), True = may attend.
         memory_mask: bool (B, 1, S), True = may attend.
-    Returns: float (B, T, D), dtype of x.
+        return_scores: also return what of the memory each token looked at.
+    Returns: float (B, T, D), dtype of x; with `return_scores`, also float32 (B, A, T, S).
     """
 
     def __init__(self, dim: int, num_heads: int, mlp_dim: int, **kwargs):
@@ -213,10 +214,13 @@ class DecoderBlock(keras.layers.Layer):
     def cross_keys_values(self, memory):
         return self.cross_attention.project_memory(memory)
 
-    def call(self, x, self_memory, memory, self_mask, memory_mask):
+    def call(self, x, self_memory, memory, self_mask, memory_mask, return_scores=False):
         x = x + self.self_attention(self.self_norm(x), self_memory, self_mask)
-        x = x + self.cross_attention(self.cross_norm(x), memory, memory_mask)
-        return x + self.mlp(self.mlp_norm(x))
+        read = self.cross_attention(self.cross_norm(x), memory, memory_mask, return_scores=return_scores)
+        read, scores = read if return_scores else (read, None)
+        x = x + read
+        x = x + self.mlp(self.mlp_norm(x))
+        return (x, scores) if return_scores else x
 
 
 class CrossModalBlock(keras.layers.Layer):

@@ -31,6 +31,7 @@ class Recursive:
         also: further losses on the same rows (`Perceive`, `Refer`, `Tell`, `Contrast`), added to the task's.
         exploration: probability that a row must take a random minimum number of steps.
         halt_weight, ponder_weight: above; the ponder cost is off by default.
+        threshold: of halting; None = the model's own.
         group: rows of one group reason in one pass; their texts are of one length.
     Source: TRM, arXiv:2510.04871, figure 3; with model.config.q_learning also HRM's q_continue target.
     """
@@ -40,6 +41,7 @@ class Recursive:
     exploration: float = 0.1
     halt_weight: float = 0.5
     ponder_weight: float = 0.0
+    threshold: float | None = None
     group: str = ""
 
     def initial_carry(self, model, batch) -> dict:
@@ -100,7 +102,8 @@ class Recursive:
         drawn = explore_min_steps(free.shape[0], limit, self.exploration, seed)
         min_steps = ops.where(free, drawn, carry["min_steps"])
         halting = outputs.get("halting", outputs["q_halt"])  # a model may compare something else
-        halted = should_halt(halting, state["steps"], limit, min_steps=min_steps)
+        threshold = model.config.halt_threshold if self.threshold is None else self.threshold
+        halted = should_halt(halting, state["steps"], limit, threshold, min_steps)
         rows, correct, metrics = self.task(model, outputs, data, layout)
         q_loss = halting_loss(outputs["q_halt"], correct)
         if model.config.q_learning:
@@ -323,16 +326,28 @@ class Write:
 
     "Correct" is the share of tokens predicted right: a caption has many right wordings, so all-or-nothing
     would teach halting nothing.
+
+    With `mentions` bool (B, L, N) in the data, the last block is also told where to look while it writes of
+    an object: what is learnt is -log of the attention that falls on the cells that its words fit. Metric
+    `pointed`: that attention.
     """
 
     name: str = "caption"
+    point_weight: float = 0.5
 
     def inputs(self, data):
         return for_task(data, self.name)
 
     def __call__(self, model, outputs, data, layout):
-        loss, share = write_loss(model, outputs, data)
-        return loss, share, {"token_accuracy": ops.mean(share)}
+        loss, share, scores = write_loss(model, outputs, data)
+        metrics = {"token_accuracy": ops.mean(share)}
+        if "mentions" in data:
+            looked = ops.mean(scores[..., layout.vision], axis=1)
+            mass = ops.sum(ops.where(data["mentions"], looked, 0.0), axis=-1)
+            pointing = ops.any(data["mentions"], axis=-1)
+            loss = loss - self.point_weight * losses.masked_mean(ops.log(mass + 1e-4), pointing)
+            metrics["pointed"] = ops.mean(losses.masked_mean(mass, pointing))
+        return loss, share, metrics
 
 
 @dataclass(frozen=True)
@@ -347,16 +362,19 @@ class AnswerAndExplain:
 
     def __call__(self, model, outputs, data, layout):
         loss, correct, metrics = Answer(self.name)(model, outputs, data, layout)
-        written, share = write_loss(model, outputs, data)
+        written, share, _ = write_loss(model, outputs, data)
         return loss + self.write_weight * written, correct, {**metrics, "token_accuracy": ops.mean(share)}
 
 
 def write_loss(model, outputs, data):
-    """Mean token cross-entropy and share of tokens predicted right, each float32 (B,)."""
-    logits = model.heads["write"](data["decoder_tokens"], outputs["hidden"], outputs["padding_mask"])
+    """Mean token cross-entropy and share of tokens predicted right, each float32 (B,); what the writer looked
+    at, float32 (B, A, L, S)."""
+    logits, scores = model.heads["write"](
+        data["decoder_tokens"], outputs["hidden"], outputs["padding_mask"], return_scores=True
+    )
     loss = losses.masked_mean(losses.cross_entropy(logits, data["targets"]), data["loss_mask"])
     hits = ops.equal(ops.cast(ops.argmax(logits, axis=-1), "int32"), data["targets"])
-    return loss, losses.masked_mean(ops.cast(hits, "float32"), data["loss_mask"])
+    return loss, losses.masked_mean(ops.cast(hits, "float32"), data["loss_mask"]), scores
 
 
 @dataclass(frozen=True)

@@ -272,6 +272,29 @@ def facts(text: str) -> tuple[Call, ...]:
     raise UnreadableError(f"not a caption I can check: {text!r}; see docs/language.md for the forms")
 
 
+@cache
+def _phrase() -> re.Pattern:
+    """A noun with its adjectives."""
+    nouns, adjectives = [], []
+    for word, (attribute, _) in sorted(_vocabulary().items(), key=lambda entry: -len(entry[0])):
+        (nouns if attribute in ("shape", "") else adjectives).append(re.escape(word))
+    return re.compile(rf"\b(?:(?:{'|'.join(adjectives)}) )*(?:{'|'.join(nouns)})(?=s?\b)")
+
+
+def mentions(text: str, scene: Scene) -> list[tuple[int, int, list[int]]]:
+    """(start, end, indices): each noun phrase of a caption, in characters, and the objects that fit it.
+
+    A noun that every object fits ("three objects") mentions none.
+    """
+    found = []
+    for match in _phrase().finditer(text.lower()):
+        named = (_vocabulary()[word] for word in match.group().split())
+        filters = {attribute: value for attribute, value in named if attribute}
+        if filters:
+            found.append((*match.span(), matching(scene, filters)))
+    return found
+
+
 def caption_is_true(text: str, scene: Scene) -> bool:
     """Whether every fact of a caption holds; False for a text that `facts` cannot read."""
     try:
