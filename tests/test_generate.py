@@ -7,10 +7,9 @@ import numpy as np
 import pytest
 from causal import VOCABULARY
 from keras import ops
-from reference import log_softmax, softmax, to_numpy
+from reference import log_softmax, to_numpy
 
 from saccade import backend
-from saccade.decoding.sampling import choose, filtered
 from saccade.decoding.settings import GenerationConfig
 from saccade.errors import SaccadeError
 from saccade.generate import Writer, generate
@@ -149,78 +148,12 @@ def test_seeds_repeat_and_differ(writer):
     np.testing.assert_array_equal(other[1], own[1])
 
 
-def by_definition(logits, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0):
-    """The filtered distribution of one row, token by token."""
-    p = softmax(logits / temperature)
-    order = np.argsort(-p)
-    kept = list(order[: top_k or None])
-    if top_p < 1:
-        mass, nucleus = 0.0, []
-        for token in kept:
-            if mass >= top_p * p[kept].sum():
-                break
-            nucleus.append(token)
-            mass += p[token]
-        kept = nucleus
-    kept = [token for token in kept if p[token] >= min_p * p.max()]
-    result = np.zeros_like(p)
-    result[kept] = p[kept] / p[kept].sum()
-    return result
-
-
-FILTERS = [
-    {"temperature": 0.7},
-    {"top_k": 5},
-    {"top_k": 1},
-    {"top_k": 99},
-    {"top_p": 0.6},
-    {"top_p": 1e-4},
-    {"min_p": 0.1},
-    {"min_p": 1.0},
-    {"temperature": 1.6, "top_k": 11, "top_p": 0.7, "min_p": 0.15},
-    {"temperature": 0.5, "top_p": 0.93, "min_p": 0.01},
-]
-
-
-@pytest.mark.parametrize("options", FILTERS, ids=str)
-def test_filters(options):
-    logits = np.random.default_rng(5).normal(size=(4, 31)) * 2
-    config = GenerationConfig(**{"temperature": 1.0, **options})
-    found = softmax(to_numpy(filtered(logits.astype(np.float32), config, config.numbers)).astype(np.float64))
-    np.testing.assert_allclose(found, [by_definition(row, **options) for row in logits], atol=1e-6)
-
-
-def test_draws_follow_the_filtered_distribution():
-    logits = np.random.default_rng(6).normal(size=(1, 9)).astype(np.float32)
-    options = {"temperature": 1.2, "top_p": 0.85}
-    config = GenerationConfig(**options)
-    expected = by_definition(logits[0].astype(np.float64), **options)
-    rows = 20_000
-    for step in (0, 4):
-        drawn = choose(
-            np.repeat(logits, rows, axis=0), ops.arange(rows), np.int32(step), config, config.numbers
-        )
-        share = np.bincount(to_numpy(drawn), minlength=9) / rows
-        assert (share[expected == 0] == 0).all()
-        deviation = np.sqrt(expected * (1 - expected) / rows)
-        assert (np.abs(share - expected) <= 4.5 * deviation).all()
-
-
-def test_steps_of_one_seed_are_independent():
-    logits = np.zeros((500, 2), np.float32)
-    config = GenerationConfig(temperature=1.0)
-    first, second = (
-        to_numpy(choose(logits, ops.arange(500), np.int32(step), config, config.numbers)) for step in (0, 1)
-    )
-    assert abs(np.corrcoef(first, second)[0, 1]) < 0.15
-
-
 def beam_search(score, prompt, beams, length_penalty, longest=L):
     """One row, in plain Python, from the rule in saccade/decoding/beams.py."""
     running, finished = [([], 0.0)], []
     for count in range(1, longest + 1):
         offers = [
-            (text + [token], total + log_p)
+            ([*text, token], total + log_p)
             for text, total in running
             for token, log_p in enumerate(log_softmax(score(prompt + text)))
         ]
@@ -326,9 +259,10 @@ def test_prompt_lookup_is_greedy(writer, guesses, seed):
     for longest in (L, 1):
         plain = writer.generate((tokens, mask), settings(max_new_tokens=longest), **known)
         options = settings(max_new_tokens=longest, prompt_lookup_num_tokens=guesses)
-        for found in (writer.generate((tokens, mask), options, **known), writer.generate((tokens, mask),
-            options)): np.testing.assert_array_equal(found[0], plain[0]) np.testing.assert_allclose(found[1],
-            plain[1], atol=2e-5)
+        for prompt in (known, {}):  # without the prompt it finds less, and writes the same
+            found = writer.generate((tokens, mask), options, **prompt)
+            np.testing.assert_array_equal(found[0], plain[0])
+            np.testing.assert_allclose(found[1], plain[1], atol=2e-5)
 
 
 @pytest.mark.parametrize("chunk", [1, 4, 50])
@@ -358,10 +292,7 @@ def test_a_stream_gives_tokens_before_it_is_done(writer):
 def programs(writer):
     """Compiled programs so far."""
     cells = [
-        cell.cell_contents
-        for pair in writer._compiled.values()
-        for call in pair
-        for cell in call.__closure__
+        cell.cell_contents for pair in writer._compiled.values() for call in pair for cell in call.__closure__
     ]
     return sum(cell._cache_size() for cell in cells if hasattr(cell, "_cache_size"))
 
@@ -372,8 +303,9 @@ def test_numbers_and_streams_compile_nothing_again():
     options = settings(temperature=0.8, top_p=0.9, min_p=0.1, repetition_penalty=1.2)
     writer.generate((tokens, mask), options)
     assert programs(writer) == 2
-    for changes in ({"temperature": 1.9}, {"top_p": 0.3, "min_p": 0.5}, {"seed": 4, "repetition_penalty":
-        2.0}): writer.generate((tokens, mask), dataclasses.replace(options, **changes))
+    others = ({"temperature": 1.9}, {"top_p": 0.3, "min_p": 0.5}, {"seed": 4, "repetition_penalty": 2.0})
+    for changes in others:
+        writer.generate((tokens, mask), dataclasses.replace(options, **changes))
     list(writer.stream((tokens, mask), options))
     list(writer.stream((tokens, mask), options, chunk=3))
     assert programs(writer) == 2
@@ -390,40 +322,6 @@ def test_changed_numbers_change_the_text(writer):
     np.testing.assert_array_equal(cold, likeliest)
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"temperature": -0.1}, "temperature is -0.1, it must be a number at least 0; 0 is greedy"),
-        ({"temperature": float("nan")}, "temperature is nan, .*at least 0"),
-        ({"temperature": float("inf")}, "temperature is inf, "),
-        ({"temperature": "1"}, "temperature is '1', it must be a number"),
-        ({"temperature": True}, "temperature is True, it must be a number"),
-        ({"top_k": 2.5}, "top_k is 2.5, it must be a whole number at least 0; 0 keeps all"),
-        ({"top_p": 0.0}, "top_p is 0.0, it must be a number above 0 and at most 1; 1 keeps all"),
-        ({"top_p": 1.5}, "top_p is 1.5, "),
-        ({"min_p": 1.01}, "min_p is 1.01, .*at least 0 and at most 1"),
-        ({"repetition_penalty": 0}, "repetition_penalty is 0, .*above 0"),
-        ({"num_beams": 0}, "num_beams is 0, .*at least 1"),
-        ({"length_penalty": float("nan")}, "length_penalty is nan, it must be a number"),
-        ({"max_new_tokens": 0}, "max_new_tokens is 0, .*at least 1"),
-        ({"seed": -1}, "seed is -1, .*at least 0 and at most 2147483647"),
-        ({"eos_token_id": (2, -3)}, "eos_token_id is -3, .*at least 0"),
-        ({"eos_token_id": ()}, "eos_token_id is \\(\\), it must name a token"),
-        ({"prompt_lookup_num_tokens": -1}, "prompt_lookup_num_tokens is -1, "),
-        ({"top_p": 0.9}, "top_p is 0.9, but temperature 0 is greedy.*set a temperature"),
-        ({"num_beams": 2, "temperature": 0.5}, "num_beams is 2 and temperature 0.5.*set temperature=0"),
-        ({"prompt_lookup_num_tokens": 4, "num_beams": 2}, "prompt_lookup_num_tokens is 4, .*num_beams=1"),
-        ({"prompt_lookup_num_tokens": 4, "temperature": 1.0}, ".* prompt lookup is greedy: set
-        temperature=0"),
-    ],
-    ids=str,
-)
-def test_bad_settings_are_named(options, message):
-    with pytest.raises(SaccadeError, match=f"^{message}") as error:
-        GenerationConfig(**options)
-    assert "\n" not in str(error.value)
-
-
 def test_bad_calls_are_named(writer):
     tokens, mask = causal.prompts(B, S)
     with pytest.raises(SaccadeError, match="num_beams is 2, but beams change until the end"):
@@ -432,5 +330,5 @@ def test_bad_calls_are_named(writer):
         writer.stream((tokens, mask), settings(), chunk=0)
     model = causal.causal()
     model.max_new_tokens = 4
-    with pytest.raises(SaccadeError, match="max_new_tokens is 11, this decoder writes at most 4; ask for
-        fewer"): Writer(model).generate((tokens, mask), settings())
+    with pytest.raises(SaccadeError, match="max_new_tokens is 11, this decoder writes at most 4; ask for f"):
+        Writer(model).generate((tokens, mask), settings())

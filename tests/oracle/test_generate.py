@@ -1,5 +1,4 @@
-"""The filters are transformers' logits processors; greedy and beam search write what
-LlamaForCausalLM.generate does."""
+"""The filters are those of transformers, and so is what greedy and beam search write with a Llama."""
 
 import causal
 import numpy as np
