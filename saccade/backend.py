@@ -129,7 +129,8 @@ def gumbel(seeds, step, width: int):
 
     rows = []
     for seed in seeds.tolist():
-        generator = torch.Generator(device=seeds.device).manual_seed((seed << 32) + int(step))
+        mixed = np.random.SeedSequence([seed, int(step)]).generate_state(1)[0]
+        generator = torch.Generator(device=seeds.device).manual_seed(int(mixed))
         rows.append(-torch.empty(width, device=seeds.device).exponential_(generator=generator).log())
     return torch.stack(rows)
 

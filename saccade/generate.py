@@ -27,6 +27,7 @@ with `begin`, `turn` and `shown`.
 
 from collections.abc import Iterator
 
+import keras
 import numpy as np
 from keras import ops
 
@@ -168,7 +169,11 @@ class Writer:
             self._compiled[settings.program] = self._programs(settings)
         read, write = self._compiled[settings.program]
         numbers = settings.numbers
-        state = read(prompt, numbers, seeds, tokens, padding_mask)
+        given = keras.tree.map_structure(
+            lambda leaf: None if leaf is None else ops.convert_to_tensor(leaf),
+            (prompt, numbers, seeds, tokens, padding_mask),
+        )
+        state = read(*given)
         return state, lambda state, until: write(state, numbers, until)
 
     def _programs(self, settings):

@@ -10,7 +10,6 @@ beam is a row of the decoder's batch: row b's stand at b N ... b N + N - 1.
 """
 
 import keras
-import numpy as np
 from keras import ops
 
 from saccade.decoding.sampling import also, is_one_of, penalised
@@ -22,7 +21,7 @@ def begin(logits, cache, prompt, settings, numbers):
     """The state after the first token of every beam."""
     rows, beams, longest = logits.shape[0], settings.num_beams, settings.max_new_tokens
     # The first beam alone has something to say: all start equal.
-    first = np.where(np.arange(beams) == 0, 0.0, _NEVER).astype("float32")
+    first = ops.cast(ops.where(ops.arange(beams) == 0, 0.0, _NEVER), "float32")
     blank = ops.full((rows, beams, longest), settings.pad_token_id, "int32")
     state = {
         "count": ops.zeros((), "int32"),
@@ -64,12 +63,12 @@ def _write(state, logits, settings, numbers):
     wide = min(max(2, 1 + len(settings.ends)) * beams, beams * vocabulary)
     scores, index = ops.top_k(ops.reshape(total, (rows, -1)), wide)
     parent, token = ops.cast(index // vocabulary, "int32"), ops.cast(index % vocabulary, "int32")
-    here = np.arange(longest, dtype=np.int32) == count
+    here = ops.arange(longest, dtype="int32") == count
     texts = ops.where(here, ops.expand_dims(token, 2), _pick(state["tokens"], parent))
     ended = ops.logical_or(is_one_of(token, settings.ends), count + 1 >= longest)
 
     length = ops.cast(count + 1, "float32") ** numbers["length_penalty"]
-    finished = ops.logical_and(ended, np.arange(wide) < beams)
+    finished = ops.logical_and(ended, ops.arange(wide) < beams)
     finished = ops.logical_and(finished, ops.logical_not(ops.expand_dims(state["done"], 1)))
     offered = {
         "best": ops.where(finished, scores / length, _NEVER),
@@ -86,7 +85,7 @@ def _write(state, logits, settings, numbers):
     parent = _pick(parent, order)
     better = running[:, 0] / length > ops.min(kept["best"], axis=1)
     hopeful = ops.logical_or(better, ops.logical_not(ops.all(kept["full"], axis=1)))
-    rows_of = ops.reshape(parent + np.arange(rows, dtype=np.int32)[:, None] * beams, (-1,))
+    rows_of = ops.reshape(parent + ops.expand_dims(ops.arange(rows, dtype="int32"), 1) * beams, (-1,))
     memories = keras.tree.map_structure(
         lambda leaf: ops.take(leaf, rows_of, axis=0), state["cache"]["memories"]
     )

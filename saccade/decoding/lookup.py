@@ -7,7 +7,6 @@ last kept one comes free.
 Source: prompt lookup decoding (A. Saxena, 2023), a draft model of Speculative Decoding, arXiv:2211.17192.
 """
 
-import numpy as np
 from keras import ops
 
 from saccade.decoding.sampling import is_one_of, log_probability
@@ -53,13 +52,13 @@ def turn(decoder, state, settings, numbers):
 
 def _read(text, position, length: int):
     """`length` tokens of each row from position (B,) on, as far as there are any: int32 (B, length)."""
-    index = ops.expand_dims(position, 1) + np.arange(length, dtype=np.int32)
+    index = ops.expand_dims(position, 1) + ops.arange(length, dtype="int32")
     return ops.take_along_axis(text, ops.clip(index, 0, text.shape[1] - 1), axis=1)
 
 
 def _guess(text, end, count: int):
     """What followed the last place where the last two tokens stood, else the last one: int32 (B, count)."""
-    index = np.arange(text.shape[1], dtype=np.int32)
+    index = ops.arange(text.shape[1], dtype="int32")
     last = _read(text, end - 1, 1)
     before = _read(text, end - 2, 1)
     previous = ops.concatenate([ops.full_like(last, _NOTHING), text[:, :-1]], axis=1)
@@ -68,7 +67,7 @@ def _guess(text, end, count: int):
     rank = (ops.cast(one, "int32") + ops.cast(two, "int32")) * text.shape[1] + index
     found = ops.cast(ops.argmax(ops.where(one, rank, _NOTHING), axis=1), "int32")
     guesses = _read(text, found + 1, count)
-    known = ops.expand_dims(found + 1, 1) + np.arange(count, dtype=np.int32) < ops.expand_dims(end, 1)
+    known = ops.expand_dims(found + 1, 1) + ops.arange(count, dtype="int32") < ops.expand_dims(end, 1)
     known = ops.logical_and(known, ops.any(one, axis=1, keepdims=True))
     # Any token will do where there is no guess: kept or not, the text is greedy's.
     return ops.where(ops.logical_and(known, guesses >= 0), guesses, 0)
@@ -84,7 +83,7 @@ def _write(state, logits, guesses, settings):
     ends = ops.cast(is_one_of(chosen, settings.ends), "int32")
     kept = kept * ops.cast(ops.cumsum(ends, axis=1) - ends == 0, "int32")  # up to the first end
     room = settings.max_new_tokens - ops.expand_dims(state["length"], 1)
-    kept = kept * ops.cast(np.arange(width, dtype=np.int32) < room, "int32")
+    kept = kept * ops.cast(ops.arange(width, dtype="int32") < room, "int32")
     kept = ops.where(ops.expand_dims(state["done"], 1), 0, kept)
     length = state["length"] + ops.sum(kept, axis=1)
     ended = ops.logical_or(ops.any(kept * ends > 0, axis=1), length >= settings.max_new_tokens)
@@ -102,7 +101,7 @@ def shown(state, settings, numbers):
     """As `saccade.decoding.one.shown`; the columns that every unfinished row has are written."""
     longest = settings.max_new_tokens
     start = state["text"].shape[1] - settings.room - 1
-    written = np.arange(longest) < ops.expand_dims(state["length"], 1)
+    written = ops.arange(longest) < ops.expand_dims(state["length"], 1)
     tokens = ops.where(written, state["text"][:, start : start + longest], settings.pad_token_id)
     least = ops.min(ops.where(state["done"], longest, state["length"]))
     count = ops.where(ops.all(state["done"]), ops.max(state["length"]), least)

@@ -46,7 +46,8 @@ FILTERS = [
 def test_filters(options):
     logits = np.random.default_rng(5).normal(size=(4, 31)) * 2
     config = GenerationConfig(**{"temperature": 1.0, **options})
-    found = softmax(to_numpy(filtered(logits.astype(np.float32), config, config.numbers)).astype(np.float64))
+    found = to_numpy(filtered(ops.convert_to_tensor(logits, dtype="float32"), config, config.numbers))
+    found = softmax(found.astype(np.float64))
     np.testing.assert_allclose(found, [by_definition(row, **options) for row in logits], atol=1e-6)
 
 
@@ -58,7 +59,7 @@ def test_draws_follow_the_filtered_distribution():
     rows = 20_000
     for step in (0, 4):
         drawn = choose(
-            np.repeat(logits, rows, axis=0), ops.arange(rows), np.int32(step), config, config.numbers
+            ops.repeat(logits, rows, axis=0), ops.arange(rows), np.int32(step), config, config.numbers
         )
         share = np.bincount(to_numpy(drawn), minlength=9) / rows
         assert (share[expected == 0] == 0).all()
@@ -67,7 +68,7 @@ def test_draws_follow_the_filtered_distribution():
 
 
 def test_steps_of_one_seed_are_independent():
-    logits = np.zeros((500, 2), np.float32)
+    logits = ops.zeros((500, 2))
     config = GenerationConfig(temperature=1.0)
     first, second = (
         to_numpy(choose(logits, ops.arange(500), np.int32(step), config, config.numbers)) for step in (0, 1)

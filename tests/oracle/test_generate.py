@@ -1,5 +1,10 @@
 """The filters are those of transformers, and so is what greedy and beam search write with a Llama."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import causal
 import numpy as np
 import pytest
@@ -192,3 +197,15 @@ def test_a_padded_batch_writes_the_same(torch, both, beams):
     width = expected.shape[1]
     np.testing.assert_array_equal(found[:, :width], expected)
     assert (found[:, width:] == fill).all()
+
+
+def test_the_loop_on_torch(torch):
+    """The searches by definition in tests/test_generate.py, on the other backend."""
+    root = Path(__file__).parents[2]
+    command = [sys.executable, "-m", "pytest", "-q", "-n", "0", "-W", "ignore::DeprecationWarning"]
+    command += ["tests/test_generate.py", "tests/decoding", "-k", "not compile_nothing_again"]
+    run = subprocess.run(
+        command, cwd=root, env={**os.environ, "KERAS_BACKEND": "torch"}, capture_output=True, text=True
+    )
+    assert run.returncode == 0, run.stdout[-3000:]
+    assert " passed" in run.stdout
