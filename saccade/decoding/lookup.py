@@ -29,7 +29,6 @@ def begin(logits, cache, prompt, settings, numbers):
         "done": ops.zeros((rows,), "bool"),
         "length": ops.zeros((rows,), "int32"),
         "score": ops.zeros((rows,), "float32"),
-        "turns": ops.zeros((), "int32"),
         # Rows accept guesses at different rates, so each stands at its own place.
         "cache": {**cache, "position": ops.broadcast_to(cache["position"], (rows,))},
     }
@@ -93,7 +92,6 @@ def _write(state, logits, guesses, settings):
         "done": ops.logical_or(state["done"], ended),
         "length": length,
         "score": state["score"] + ops.sum(ops.where(kept > 0, log_probability(logits, chosen), 0.0), axis=1),
-        "turns": state["turns"] + 1,
     }
 
 
