@@ -116,6 +116,25 @@ def shapes(function: Callable, *args):
     return function(*args)
 
 
+def gumbel(seeds, step, width: int):
+    """Standard Gumbel noise, float32 (B, width): row b's is a function of seeds[b] and step, both int32."""
+    if name() == "jax":
+        import jax
+
+        def row(seed):
+            return jax.random.gumbel(jax.random.fold_in(jax.random.key(seed), step), (width,))
+
+        return jax.vmap(row)(seeds)
+    import torch
+
+    rows = []
+    for seed in seeds.tolist():
+        mixed = np.random.SeedSequence([seed, int(step)]).generate_state(1)[0]
+        generator = torch.Generator(device=seeds.device).manual_seed(int(mixed))
+        rows.append(-torch.empty(width, device=seeds.device).exponential_(generator=generator).log())
+    return torch.stack(rows)
+
+
 def to_device(array: np.ndarray):
     """Copy a NumPy array to the default device, without waiting on JAX.
 
