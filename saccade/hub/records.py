@@ -50,7 +50,7 @@ class Record:
     def only(self, key: str, *meant) -> None:
         """Raise unless the value, where there is one, is among those that Saccade computes."""
         value = self.values.get(key, meant[0])
-        if value not in meant:
+        if not any(value == one for one in meant):
             raise SaccadeError(f"{self.source}: {key} is {value!r}; this version computes {meant[0]!r} only")
 
     def _value(self, key: str, default):
