@@ -56,6 +56,8 @@ def read_siglip(folder: str | Path, image_size: tuple[int, int] | None = None) -
     )
     config = native if image_size is None else replace(native, image_size=tuple(image_size))
     tensors = read_weights(folder)
+    if "post_layernorm.weight" in tensors:  # a tower alone, as transformers 5 writes it
+        tensors = {TOWER + name: tensor for name, tensor in tensors.items()}
     if config != native and POSITIONS in tensors:
         tensors[POSITIONS] = _resized(tensors[POSITIONS], native, config, str(folder))
     shapes = _shapes(NanoVLMConfig(vision=config, language=_SMALL), "vision/")
