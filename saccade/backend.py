@@ -116,6 +116,24 @@ def shapes(function: Callable, *args):
     return function(*args)
 
 
+def gumbel(seeds, step, width: int):
+    """Standard Gumbel noise float32 (B, width): row b's depends on seeds[b], int32, and step, int32 (), alone."""
+    if name() == "jax":
+        import jax
+
+        def row(seed):
+            return jax.random.gumbel(jax.random.fold_in(jax.random.key(seed), step), (width,))
+
+        return jax.vmap(row)(seeds)
+    import torch
+
+    rows = []
+    for seed in seeds.tolist():
+        generator = torch.Generator(device=seeds.device).manual_seed((seed << 32) + int(step))
+        rows.append(-torch.empty(width, device=seeds.device).exponential_(generator=generator).log())
+    return torch.stack(rows)
+
+
 def to_device(array: np.ndarray):
     """Copy a NumPy array to the default device, without waiting on JAX.
 

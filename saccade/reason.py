@@ -5,6 +5,7 @@ import numpy as np
 from keras import ops
 
 from saccade import backend
+from saccade.decoding.settings import GenerationConfig
 from saccade.generate import generate
 from saccade.heads.region import best_box
 from saccade.models.vlm_hrm import for_task
@@ -87,7 +88,8 @@ class Reasoner:
         return self._call(("run", task), function, batch, *self._limits(threshold, max_steps))
 
     def _write(self, hidden, mask):
-        tokens, score = generate(self.model.heads["write"], hidden, mask, self.model.config.max_length)
+        settings = GenerationConfig(max_new_tokens=self.model.config.max_length)
+        tokens, score = generate(self.model.heads["write"], (hidden, mask), settings)
         return {"tokens": tokens, "log_probability": score}
 
     def trace(self, batch: dict, task: str) -> dict:

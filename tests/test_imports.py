@@ -18,6 +18,7 @@ ROWS = (
     ("backend", "model", "layers", "losses"),
     ("fusion", "recursion"),
     ("models", "heads", "hub"),
+    ("decoding",),
     ("train", "generate", "reason", "solve", "puzzles", "evaluation", "pipeline", "search", "export"),
     ("analyse", "serve", "cli", "recipes"),
 )

@@ -3,8 +3,10 @@
 import keras
 from keras import ops
 
+from saccade.data.text import BOS
 from saccade.layers.attention import causal_mask
 from saccade.layers.blocks import DecoderBlock
+from saccade.layers.cache import place, readable
 from saccade.layers.embeddings import TokenEmbedding
 from saccade.layers.normalization import RMSNorm
 
@@ -12,8 +14,8 @@ from saccade.layers.normalization import RMSNorm
 class TextDecoder(keras.layers.Layer):
     """Causal transformer over the text written so far, cross-attending a memory.
 
-    `call` scores a whole text at once (training); `prefill` and `step` write one token at a time with a
-    cache and give the same logits.
+    `call` scores a whole text at once (training); `prefill` and `step` write with a cache and give the same
+    logits.
 
     Args:
         embedding: of the words, shared with whoever reads them; it bounds the length.
@@ -49,34 +51,42 @@ class TextDecoder(keras.layers.Layer):
             x = block(x, block.self_keys_values(x), block.cross_keys_values(memory), causal, readable)
         return self.embedding.unembed(self.norm(x))
 
-    def prefill(self, memory, memory_mask, max_length: int):
-        """An empty cache over `memory` with room for max_length tokens."""
-        batch = ops.shape(memory)[0]
-        head_dim = self.dim // self.num_heads
-        empty = ops.zeros((batch, max_length, self.num_heads, head_dim), dtype=self.compute_dtype)
-        return {
-            "self": [(empty, empty) for _ in self.blocks],
+    @property
+    def max_new_tokens(self) -> int:
+        return self.embedding.max_length
+
+    def prefill(self, memory, memory_mask, room: int):
+        """Read BOS over `memory`; see `saccade.generate` for what prefill and step are.
+
+        Args: memory, memory_mask: as in a call.  room: tokens that `step` may read.
+        Returns: logits float32 (B, V) of the first token; the cache.
+        """
+        batch = memory.shape[0]
+        empty = ops.zeros(
+            (batch, 1 + room, self.num_heads, self.dim // self.num_heads), dtype=self.compute_dtype
+        )
+        cache = {
+            "position": ops.zeros((), "int32"),
+            "memories": [(empty, empty) for _ in self.blocks],
             "cross": [block.cross_keys_values(memory) for block in self.blocks],
             "memory_mask": memory_mask,
         }
+        logits, cache = self.step(ops.full((batch, 1), BOS, "int32"), cache)
+        return logits[:, 0], cache
 
-    def step(self, tokens, position, cache):
-        """Read one token per row and score the next.
-
-        Args:
-            tokens: int32 (B,).  position: int32 scalar, where they stand.
-            cache: from `prefill` or the last `step`.
-        Returns: logits float32 (B, V), cache.
-        """
-        x = self.embedding(ops.expand_dims(tokens, 1), start=position)
-        length = cache["self"][0][0].shape[1]
-        written = ops.reshape(ops.arange(length) <= position, (1, 1, length))
-        readable = ops.expand_dims(cache["memory_mask"], 1)
+    def step(self, tokens, cache):
+        """Read tokens int32 (B, T); returns logits float32 (B, T, V) and the cache."""
+        position, length = cache["position"], tokens.shape[1]
+        x = self.embedding(tokens, start=position)
+        readable_text = readable(position, length, cache["memories"][0][0].shape[1])
+        readable_memory = ops.expand_dims(cache["memory_mask"], 1)
         memories = []
-        for block, (keys, values), cross in zip(self.blocks, cache["self"], cache["cross"], strict=True):
-            new_keys, new_values = block.self_keys_values(x)
-            keys = ops.slice_update(keys, (0, position, 0, 0), ops.cast(new_keys, keys.dtype))
-            values = ops.slice_update(values, (0, position, 0, 0), ops.cast(new_values, values.dtype))
-            memories.append((keys, values))
-            x = block(x, (keys, values), cross, written, readable)
-        return self.embedding.unembed(self.norm(x))[:, 0], {**cache, "self": memories}
+        for block, memory, cross in zip(self.blocks, cache["memories"], cache["cross"], strict=True):
+            memory = tuple(
+                place(old, new, position)
+                for old, new in zip(memory, block.self_keys_values(x), strict=True)
+            )
+            memories.append(memory)
+            x = block(x, memory, cross, readable_text, readable_memory)
+        logits = self.embedding.unembed(self.norm(x))
+        return logits, {**cache, "position": position + length, "memories": memories}

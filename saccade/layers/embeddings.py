@@ -3,6 +3,8 @@
 import keras
 from keras import ops
 
+from saccade.layers.cache import slots_of
+
 
 class PatchEmbedding(keras.layers.Layer):
     """Pixels to patch vectors with learned 2-D positions, for any H x W that the patch divides.
@@ -119,7 +121,8 @@ class TokenEmbedding(keras.layers.Layer):
         vocab_size: V.  dim: D.  max_length: longest sequence.
     Call:
         tokens: int32 (B, T).
-        start: int, position of the first token (a tensor while decoding with a cache).
+        start: int, position of the first token; a tensor while decoding with a cache, int32 () or, a position
+            per row, (B,).
     Returns: float (B, T, D).
     Raises: ValueError: T exceeds max_length (states both).
     """
@@ -142,8 +145,13 @@ class TokenEmbedding(keras.layers.Layer):
         if length > self.max_length:
             raise ValueError(f"{length} tokens exceed max_length={self.max_length}; shorten the text")
         x = lookup(ops.cast(self.table, self.compute_dtype), tokens)
-        positions = ops.slice(ops.convert_to_tensor(self.positions), (start, 0), (length, self.dim))
-        return (x + ops.cast(ops.expand_dims(positions, 0), x.dtype)) * self.dim**0.5
+        table = ops.convert_to_tensor(self.positions)
+        if len(getattr(start, "shape", ())) == 1:
+            # Behind the table stand guesses that nobody keeps.
+            positions = ops.take(table, ops.minimum(slots_of(start, length), self.max_length - 1), axis=0)
+        else:
+            positions = ops.expand_dims(ops.slice(table, (start, 0), (length, self.dim)), 0)
+        return (x + ops.cast(positions, x.dtype)) * self.dim**0.5
 
     def unembed(self, hidden):
         """hidden (B, T, D) -> logits float32 (B, T, V), with the embedding's own table."""

@@ -8,6 +8,7 @@ from reference import part, rms_norm, to_numpy, weights
 
 from saccade import backend
 from saccade.data.text import BOS, EOS, PAD
+from saccade.decoding.settings import GenerationConfig
 from saccade.generate import generate
 from saccade.heads.text import TextDecoder
 from saccade.layers.embeddings import TokenEmbedding
@@ -51,12 +52,32 @@ def test_scores_of_a_whole_text(decoder):
 def test_writing_with_a_cache_equals_scoring_the_whole_text(decoder):
     hidden, mask = memory()
     tokens = np.random.default_rng(2).integers(VOCABULARY, size=(B, T)).astype(np.int32)
+    tokens[:, 0] = BOS
     whole = to_numpy(backend.compiled(lambda *args: decoder(*args), decoder)(tokens, hidden, mask))
     step = backend.compiled(decoder.step, decoder)
-    cache = backend.compiled(lambda h, m: decoder.prefill(h, m, LONGEST), decoder)(hidden, mask)
-    for t in range(T):
-        logits, cache = step(tokens[:, t], np.int32(t), cache)
-        np.testing.assert_allclose(to_numpy(logits), whole[:, t], atol=2e-5)
+    logits, cache = backend.compiled(lambda h, m: decoder.prefill(h, m, LONGEST - 1), decoder)(hidden, mask)
+    np.testing.assert_allclose(to_numpy(logits), whole[:, 0], atol=2e-5)
+    for t in range(1, T):
+        logits, cache = step(tokens[:, t : t + 1], cache)
+        np.testing.assert_allclose(to_numpy(logits[:, 0]), whole[:, t], atol=2e-5)
+
+
+def test_several_tokens_at_once_from_places_of_their_own(decoder):
+    hidden, mask = memory()
+    tokens = np.random.default_rng(2).integers(VOCABULARY, size=(B, LONGEST)).astype(np.int32)
+    tokens[:, 0] = BOS
+    whole = to_numpy(backend.compiled(lambda *args: decoder(*args), decoder)(tokens, hidden, mask))
+    _, cache = backend.compiled(lambda h, m: decoder.prefill(h, m, LONGEST - 1), decoder)(hidden, mask)
+    step = backend.compiled(decoder.step, decoder)
+    logits, cache = step(tokens[:, 1:5], {**cache, "position": np.ones(B, np.int32)})
+    np.testing.assert_allclose(to_numpy(logits), whole[:, 1:5], atol=2e-5)
+    # Go back by 0 and 2 tokens, over what was read there.
+    starts = np.array([5, 3], np.int32)
+    assert to_numpy(cache["position"]).tolist() == [5, 5]
+    block = np.stack([row[start : start + 3] for row, start in zip(tokens, starts, strict=True)])
+    logits, cache = step(block, {**cache, "position": starts})
+    expected = np.stack([row[start : start + 3] for row, start in zip(whole, starts, strict=True)])
+    np.testing.assert_allclose(to_numpy(logits), expected, atol=2e-5)
 
 
 def by_hand(decoder, hidden, mask, length):
@@ -78,7 +99,7 @@ def by_hand(decoder, hidden, mask, length):
 @pytest.mark.parametrize("seed", range(3))
 def test_generation_is_greedy_and_ends_by_row(decoder, seed):
     hidden, mask = memory(seed)
-    run = backend.compiled(lambda h, m: generate(decoder, h, m, LONGEST), decoder)
+    run = backend.compiled(lambda h, m: generate(decoder, (h, m), GenerationConfig(max_new_tokens=LONGEST)), decoder)
     tokens, score = run(hidden, mask)
     expected, means = by_hand(decoder, hidden, mask, LONGEST)
     np.testing.assert_array_equal(to_numpy(tokens), expected)
@@ -91,18 +112,20 @@ class Script:
     def __init__(self, ends):
         self.ends, self.calls = ends, []
 
-    def prefill(self, memory, memory_mask, max_length):
-        return {"count": ops.zeros((), "int32")}
+    def prefill(self, room):
+        logits, cache = self.step(None, {"position": ops.zeros((), "int32")})
+        return logits[:, 0], cache
 
-    def step(self, tokens, position, cache):
+    def step(self, tokens, cache):
         self.calls.append(1)
         ends = ops.convert_to_tensor(self.ends)
-        wanted = ops.where(ends == position, EOS, 5)
-        return 4.0 * ops.one_hot(wanted, VOCABULARY), {"count": cache["count"] + 1}
+        wanted = ops.where(ends == cache["position"], EOS, 5)
+        logits = 4.0 * ops.one_hot(wanted, VOCABULARY)
+        return ops.expand_dims(logits, 1), {"position": cache["position"] + 1}
 
 
 def test_a_row_that_has_ended_is_padded():
-    tokens, score = generate(Script([0, 3, 99]), np.zeros((3, S, D)), np.ones((3, S), bool), 5)
+    tokens, score = generate(Script([0, 3, 99]), (), GenerationConfig(max_new_tokens=5))
     np.testing.assert_array_equal(
         to_numpy(tokens),
         [[EOS, PAD, PAD, PAD, PAD], [5, 5, 5, EOS, PAD], [5, 5, 5, 5, 5]],
@@ -112,11 +135,10 @@ def test_a_row_that_has_ended_is_padded():
 
 
 def test_writing_stops_when_all_rows_have_ended():
-    rows = np.zeros((2, S, D)), np.ones((2, S), bool)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ops, "while_loop", python_while)
         script = Script([1, 2])
-        generate(script, *rows, 9)
+        generate(script, (), GenerationConfig(max_new_tokens=9))
     assert len(script.calls) == 3
 
 

@@ -12,6 +12,7 @@ from keras import ops
 from reference import to_numpy
 
 from saccade import backend
+from saccade.decoding.settings import GenerationConfig
 from saccade.generate import generate
 from saccade.models.vlm_hrm import VLMHRM, for_task
 from saccade.recursion.scheduler import run_slots
@@ -54,7 +55,9 @@ def outputs(model) -> dict:
 
         result, steps = run_slots(step, model.initial_carry, x, mask, read, 2)
         _, outputs = model.step(model.initial_carry(x), x, mask, layout, return_scores=True)
-        tokens, score = generate(model.heads["write"], outputs["hidden"], mask, 9)
+        tokens, score = generate(
+            model.heads["write"], (outputs["hidden"], mask), GenerationConfig(max_new_tokens=9)
+        )
         ground = model.heads["ground"](outputs["hidden"][:, layout.vision], grid=layout.grid)
         wide = {"slots": result, "steps": steps, "tokens": tokens, "score": score, "ground": ground}
         return {**wide, "hidden": outputs["hidden"], "scores": outputs["scores"]}
