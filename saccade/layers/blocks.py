@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from saccade.layers.attention import Attention
+from saccade.layers.cache import place
 from saccade.layers.normalization import RMSNorm, rms
 
 
@@ -229,7 +230,7 @@ class CausalBlock(keras.layers.Layer):
         attention_mask: bool (B, T, M), True = may attend.
         positions: int32 (B, T), of x.
         cache: the pair (keys, values), each (B, M, G, E), of what was read before; None = x alone (M = T).
-        slot: int32 scalar, with a cache: where x[:, 0] goes in it.
+        slot: int32 () or (B,), with a cache: where x[:, 0] goes in it.
     Returns: float (B, T, D), dtype of x; the pair (keys, values), the cache with x in it.
     Source: Llama, arXiv:2302.13971, section 2.2; grouped heads as in Llama 2, arXiv:2307.09288.
     """
@@ -269,10 +270,7 @@ class CausalBlock(keras.layers.Layer):
         normed = self.attention_norm(x)
         memory = self.attention.project_memory(normed, positions)
         if cache is not None:
-            memory = tuple(
-                ops.slice_update(old, (0, slot, 0, 0), ops.cast(new, old.dtype))
-                for old, new in zip(cache, memory, strict=True)
-            )
+            memory = tuple(place(old, new, slot) for old, new in zip(cache, memory, strict=True))
         x = x + self.attention(normed, memory, attention_mask, positions=positions)
         return x + self.mlp(self.mlp_norm(x)), memory
 

@@ -8,6 +8,7 @@ from keras import ops
 from saccade.hub.convert import Rule
 from saccade.layers.attention import causal_mask
 from saccade.layers.blocks import CausalBlock
+from saccade.layers.cache import readable, slots_of
 from saccade.layers.embeddings import lookup
 from saccade.layers.normalization import RMSNorm
 
@@ -118,41 +119,36 @@ class Llama(keras.layers.Layer):
             memories.append(memory)
         return self.norm(x), memories
 
-    def prefill(self, x, padding_mask, max_length: int):
-        """Read a prompt.
+    def prefill(self, x, padding_mask, room: int):
+        """Read a prompt; see `saccade.generate` for what prefill and step are.
 
         Args:
             x: float (B, S, D).  padding_mask: bool (B, S), padding first, so that every row ends at S.
-            max_length: tokens that `step` may add.
-        Returns: logits float32 (B, V) of what follows the prompt; the cache, for `step`.
+            room: tokens that `step` may read.
+        Returns: logits float32 (B, V) of what follows the prompt; the cache.
         """
         hidden, memories = self._read(x, padding_mask)
-        room = [[0, 0], [0, max_length], [0, 0], [0, 0]]
+        more = [[0, 0], [0, room], [0, 0], [0, 0]]
         cache = {
-            "memories": [tuple(ops.pad(part, room) for part in memory) for memory in memories],
-            "kept": ops.pad(padding_mask, room[:2], constant_values=True),
-            "padding": ops.cast(ops.sum(ops.cast(ops.logical_not(padding_mask), "int32"), axis=1), "int32"),
+            "position": ops.convert_to_tensor(x.shape[1], "int32"),
+            "memories": [tuple(ops.pad(part, more) for part in memory) for memory in memories],
+            "kept": ops.pad(padding_mask, more[:2], constant_values=True),
+            "padding": ops.sum(ops.cast(ops.logical_not(padding_mask), "int32"), axis=1),
         }
         return self.unembed(hidden[:, -1]), cache
 
-    def step(self, tokens, position, cache):
-        """Read one more token per row and score the next.
-
-        Args:
-            tokens: int32 (B,).  position: int32 scalar, its place in the padded sequence: S, S + 1, ...
-            cache: from `prefill` or the last `step`.
-        Returns: logits float32 (B, V), cache.
-        """
-        x = self.embed(ops.expand_dims(tokens, 1))
-        length = cache["kept"].shape[1]
-        written = ops.expand_dims(ops.arange(length) <= position, 0)
-        mask = ops.expand_dims(ops.logical_and(cache["kept"], written), 1)
-        positions = ops.expand_dims(position - cache["padding"], 1)
-        memories = []
+    def step(self, tokens, cache):
+        """Read tokens int32 (B, T); returns logits float32 (B, T, V) and the cache."""
+        position, length = cache["position"], tokens.shape[1]
+        mask = readable(position, length, cache["kept"].shape[1])
+        mask = ops.logical_and(mask, ops.expand_dims(cache["kept"], 1))
+        positions = slots_of(position, length) - ops.expand_dims(cache["padding"], 1)
+        x, memories = self.embed(tokens), []
         for block, memory in zip(self.blocks, cache["memories"], strict=True):
             x, memory = block(x, mask, positions, cache=memory, slot=position)
             memories.append(memory)
-        return self.unembed(self.norm(x)[:, 0]), {**cache, "memories": memories}
+        logits = self.unembed(self.norm(x))
+        return logits, {**cache, "position": position + length, "memories": memories}
 
 
 def positions_of(padding_mask):

@@ -166,11 +166,10 @@ class NanoVLM(Model):
         hidden = self.language(self.embed(batch), batch["padding_mask"])
         return self.language.unembed(hidden)
 
-    def prefill(self, batch, max_length: int):
-        """Read a batch whose padding stands first. Returns: logits float32 (B, V), cache; see Llama."""
-        return self.language.prefill(self.embed(batch), batch["padding_mask"], max_length)
+    def prefill(self, batch, room: int):
+        """Read a batch whose padding stands first; see Llama.prefill."""
+        return self.language.prefill(self.embed(batch), batch["padding_mask"], room)
 
-    def step(self, tokens, position, cache):
-        """One token more; see Llama.step."""
-        return self.language.step(tokens, position, cache)
-
+    def step(self, tokens, cache):
+        """Read tokens int32 (B, T) more; see Llama.step."""
+        return self.language.step(tokens, cache)

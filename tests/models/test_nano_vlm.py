@@ -11,10 +11,12 @@ from keras import ops
 from reference import to_numpy
 
 from saccade import backend
+from saccade.decoding.settings import GenerationConfig
+from saccade.generate import Writer
 from saccade.hub.nano_vlm import read_model
 from saccade.models.nano_vlm import PRESETS, NanoVLM, preset
 
-ATOL = 2e-5
+ATOL, V = 2e-5, 53
 
 
 @pytest.fixture(scope="module")
@@ -54,19 +56,25 @@ def test_logits_equal_transformers(forward, batch, expected):
 
 
 def test_greedy_writing_with_a_cache_equals_transformers_without(model, batch, expected):
-    length, count = batch["tokens"].shape[1], expected["written"].shape[1]
-    logits, cache = model.prefill(batch, count)
-    close(logits, expected["logits"][:, -1])
-    for i in range(count):
-        best = ops.cast(ops.argmax(logits, -1), "int32")
-        np.testing.assert_array_equal(to_numpy(best), expected["written"][:, i])
-        logits, cache = model.step(best, length + i, cache)
+    close(model.prefill(batch, 1)[0], expected["logits"][:, -1])
+    count = expected["written"].shape[1]
+    settings = GenerationConfig(max_new_tokens=count, eos_token_id=V)  # no end
+    tokens, _ = Writer(model).generate((batch,), settings)
+    np.testing.assert_array_equal(tokens, expected["written"])
+
+
+def test_words_copied_from_the_prompt_change_nothing(model, batch, expected):
+    count = expected["written"].shape[1]
+    settings = GenerationConfig(max_new_tokens=count, eos_token_id=V, prompt_lookup_num_tokens=3)
+    known = {"tokens": batch["tokens"], "padding_mask": batch["padding_mask"]}
+    tokens, _ = Writer(model).generate((batch,), settings, **known)
+    np.testing.assert_array_equal(tokens, expected["written"])
 
 
 def test_a_cache_gives_what_reading_everything_gives(model, forward, batch):
     rng = np.random.default_rng(5)
     rows, length = batch["tokens"].shape
-    more = rng.integers(0, 53, size=(rows, 6)).astype(np.int32)
+    more = rng.integers(0, V, size=(rows, 6)).astype(np.int32)
     whole = {
         "images": batch["images"],
         "tokens": np.concatenate([batch["tokens"], more], 1),
@@ -75,10 +83,13 @@ def test_a_cache_gives_what_reading_everything_gives(model, forward, batch):
     }
     logits = to_numpy(forward(whole))[:, length - 1 :]
     found, cache = model.prefill(batch, 9)  # more room than is used
-    for i in range(6):
-        np.testing.assert_allclose(to_numpy(found), logits[:, i], atol=ATOL)
-        found, cache = model.step(more[:, i], length + i, cache)
-    np.testing.assert_allclose(to_numpy(found), logits[:, 6], atol=ATOL)
+    np.testing.assert_allclose(to_numpy(found), logits[:, 0], atol=ATOL)
+    at = 0
+    for count in (1, 3, 2):
+        found, cache = model.step(more[:, at : at + count], cache)
+        np.testing.assert_allclose(to_numpy(found), logits[:, at + 1 : at + 1 + count], atol=ATOL)
+        at += count
+    assert int(cache["position"]) == length + 6
 
 
 def alone(batch, row):
@@ -100,9 +111,9 @@ def test_a_row_is_read_alone_as_in_a_batch(model, forward, batch, row):
     b, short = model.prefill(single, 3)
     for i in range(3):
         np.testing.assert_allclose(to_numpy(a)[row], to_numpy(b)[0], atol=ATOL)
-        word = np.array([i + 7], np.int32)
-        a, long = model.step(np.repeat(word, 3), len(keep) + i, long)
-        b, short = model.step(word, int(keep.sum()) + i, short)
+        word = np.array([[i + 7]], np.int32)
+        a, long = (t if isinstance(t, dict) else t[:, 0] for t in model.step(np.repeat(word, 3, 0), long))
+        b, short = (t if isinstance(t, dict) else t[:, 0] for t in model.step(word, short))
 
 
 def test_padding_may_hold_anything_on_either_side(forward, batch, expected):
@@ -121,7 +132,7 @@ def test_padding_may_hold_anything_on_either_side(forward, batch, expected):
 
 def test_the_future_does_not_matter(forward, batch):
     changed = {**batch, "tokens": batch["tokens"].copy()}
-    changed["tokens"][:, 11] = (changed["tokens"][:, 11] + 5) % 53
+    changed["tokens"][:, 11] = (changed["tokens"][:, 11] + 5) % V
     before, after = to_numpy(forward(batch)), to_numpy(forward(changed))
     np.testing.assert_array_equal(before[:, :11], after[:, :11])
     assert (np.abs(before[:, 11:] - after[:, 11:]).max((1, 2)) > 1e-3).all()
@@ -202,11 +213,12 @@ def test_a_preset_of_full_size_runs_in_the_abstract():
     def run(values, batch):
         with keras.StatelessScope(state_mapping=list(zip(model.variables, values, strict=True))):
             logits, cache = model.prefill(batch, 5)
-            return model(batch), model.step(batch["tokens"][:, 0], 700, cache)[0], logits
+            return model(batch), model.step(batch["tokens"][:, :1], cache)[0], logits
 
     values = [jax.ShapeDtypeStruct(tuple(v.shape), v.dtype) for v in model.variables]
     shapes = {"images": ((3, 512, 512, 3), np.uint8), "tokens": ((2, 700), np.int32)}
     shapes |= dict.fromkeys(("padding_mask", "image_mask"), ((2, 700), bool))
     logits, step, first = jax.eval_shape(run, values, {k: jax.ShapeDtypeStruct(*s) for k, s in shapes.items()})
     assert logits.shape == (2, 700, 49218)
-    assert step.shape == first.shape == (2, 49218)
+    assert first.shape == (2, 49218)
+    assert step.shape == (2, 1, 49218)

@@ -4,25 +4,20 @@ import sys
 
 import nano
 import numpy as np
-from keras import ops
 from reference import to_numpy
 
 from saccade import backend
+from saccade.decoding.settings import GenerationConfig
+from saccade.generate import Writer
 from saccade.hub.nano_vlm import read_model
 
 
 def outputs(folder) -> dict:
     """Logits of the golden batch, and five tokens written with a cache."""
     model, batch = read_model(folder), nano.part(nano.golden(), "batch")
-    run = backend.compiled(lambda batch: (model(batch), *model.prefill(batch, 5)), model)
-    step = backend.compiled(model.step, model)
-    logits, last, cache = run(batch)
-    written = []
-    for i in range(5):
-        best = ops.cast(ops.argmax(last, -1), "int32")
-        written.append(to_numpy(best))
-        last, cache = step(best, ops.convert_to_tensor(batch["tokens"].shape[1] + i, "int32"), cache)
-    return {"logits": to_numpy(logits), "written": np.stack(written, 1), "last": to_numpy(last)}
+    settings = GenerationConfig(max_new_tokens=5, eos_token_id=model.config.language.vocab_size)  # no end
+    written, score = Writer(model).generate((batch,), settings)
+    return {"logits": to_numpy(backend.compiled(model, model)(batch)), "written": written, "score": score}
 
 
 if __name__ == "__main__":
