@@ -117,7 +117,7 @@ def shapes(function: Callable, *args):
 
 
 def gumbel(seeds, step, width: int):
-    """Standard Gumbel noise float32 (B, width): row b's depends on seeds[b], int32, and step, int32 (), alone."""
+    """Standard Gumbel noise, float32 (B, width): row b's is a function of seeds[b] and step, both int32."""
     if name() == "jax":
         import jax
 

@@ -3,26 +3,26 @@
 A decoder is anything with two methods:
 
     prefill(*prompt, room) -> logits float32 (B, V), cache
-        Read the prompt; the logits score each row's first new token. `room`, an int, is how many tokens `step`
-        may read afterwards. Prompts of unequal length are padded on the left, so that every row ends in the
-        last column; padding must not change a row's logits.
+        Read the prompt; the logits score each row's first new token. `room`, an int, is how many tokens
+        `step` may read afterwards. Prompts of unequal length are padded on the left, so that every row ends
+        in the last column; padding must not change a row's logits.
     step(tokens int32 (B, T), cache) -> logits float32 (B, T, V), cache
-        Read T more tokens per row; logits[:, t] score what follows tokens[:, t], which has seen the prompt, the
-        slots before cache["position"] and tokens[:, : t + 1]. T is 1 except for prompt lookup.
+        Read T more tokens per row; logits[:, t] score what follows tokens[:, t], which has seen the prompt,
+        the slots before cache["position"] and tokens[:, : t + 1]. T is 1 except for prompt lookup.
 
-The cache is a dict of tensors (or trees of them) whose first axis is the row, except scalars. The loop knows two
-of its entries:
+The cache is a dict of tensors (or trees of them) whose first axis is the row, except scalars. The loop knows
+two of its entries:
 
-    position: int32 (), the slot of the next token; `step` adds T. Prompt lookup makes it int32 (B,), for rows that
-        stand at different slots, and sets it back to discard what was read last: a step overwrites these slots
-        and reads none behind its own.
+    position: int32 (), the slot of the next token; `step` adds T. Prompt lookup makes it int32 (B,), for
+        rows that stand at different slots, and sets it back to discard what was read last: a step overwrites
+        these slots and reads none behind its own.
     memories: keys and values of the text so far, the only part that differs between the beams of a row.
 
-`saccade.layers.cache` has what a decoder needs to keep this. An attribute `max_new_tokens` of a decoder, if there
-is one, is the most it can write.
+`saccade.layers.cache` has what a decoder needs to keep this. An attribute `max_new_tokens` of a decoder, if
+there is one, is the most it can write.
 
-How the next tokens are chosen is in `saccade.decoding`: `one` (greedy and sampling), `lookup`, `beams`, each with
-`begin`, `turn` and `shown`.
+How the next tokens are chosen is in `saccade.decoding`: `one` (greedy and sampling), `lookup`, `beams`, each
+with `begin`, `turn` and `shown`.
 """
 
 from collections.abc import Iterator
@@ -44,8 +44,8 @@ def generate(decoder, prompt: tuple, settings: GenerationConfig, *, tokens=None,
         decoder: see above.  prompt: what its `prefill` takes before `room`.
         tokens: int32 (B, S), the prompt's, as far as it has any: the repetition penalty counts them, prompt
             lookup copies from them.  padding_mask: bool (B, S), True = keep; None = all.
-    Returns: tokens int32 (B, max_new_tokens), padded after the end; log_probability float32 (B,), the mean over
-        a row's tokens, before temperature and filters.
+    Returns: tokens int32 (B, max_new_tokens), padded after the end; log_probability float32 (B,), the mean
+        over a row's tokens, before temperature and filters.
     Raises: SaccadeError: max_new_tokens exceeds what the decoder can write.
     """
     numbers = settings.numbers
@@ -88,8 +88,9 @@ def begin(decoder, prompt, settings, numbers, seeds=None, tokens=None, padding_m
 
 
 def advance(decoder, state, settings, numbers, until):
-    """Go on until `until` columns are written, an int or int32 (), or every row has ended."""
+    """Go on until `until` columns are written, an int or int32 (), or every row has ended or is full."""
     method = _method(settings)
+    until = ops.minimum(until, settings.max_new_tokens)
 
     def unfinished(state):
         written = method.shown(state, settings, numbers)[1]
@@ -109,8 +110,8 @@ def _method(settings):
 class Writer:
     """A decoder's writing as compiled calls: one program reads prompts, one goes on writing.
 
-    They compile once per shape of the prompt and `GenerationConfig.program`: temperature, top_p, min_p, penalties and
-    seeds change freely. Results are NumPy arrays.
+    They compile once per shape of the prompt and `GenerationConfig.program`: temperature, top_p, min_p,
+    penalties and seeds change freely. Results are NumPy arrays.
 
     Args:
         model: holds the weights, built.  decoder: see above; None = the model.

@@ -1,12 +1,12 @@
 """Beam search: several texts per row, the likeliest kept.
 
-Every turn the 2 N likeliest continuations of a row's N beams are taken (more where several tokens end a text).
-Those among the first N that end the text compete for N finished places by log-probability / tokens **
+Every turn the 2 N likeliest continuations of a row's N beams are taken (more where several tokens end a
+text). Those among the first N that end the text compete for N finished places by log-probability / tokens **
 length_penalty; the N likeliest of the others go on. A row is done when its finished places are full and the
 likeliest running beam, scored at its present length, is no better than the worst of them.
 
-Source: transformers, `GenerationMixin._beam_search` with early_stopping=False, whose results these are. A beam
-is a row of the decoder's batch: row b's stand at b N ... b N + N - 1.
+Source: transformers, `GenerationMixin._beam_search` with early_stopping=False, whose results these are. A
+beam is a row of the decoder's batch: row b's stand at b N ... b N + N - 1.
 """
 
 import keras
@@ -107,9 +107,7 @@ def _write(state, logits, settings, numbers):
 def _pick(values, index):
     """values (B, M, ...) at index (B, N): (B, N, ...)."""
     index = ops.reshape(index, (*index.shape, *(1 for _ in values.shape[2:])))
-    return ops.take_along_axis(
-        values, ops.broadcast_to(index, (*index.shape[:2], *values.shape[2:])), axis=1
-    )
+    return ops.take_along_axis(values, ops.broadcast_to(index, (*index.shape[:2], *values.shape[2:])), axis=1)
 
 
 def shown(state, settings, numbers):

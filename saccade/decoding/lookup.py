@@ -1,8 +1,8 @@
 """Several tokens per turn: guess that the text goes on as it did before, keep what greedy would have written.
 
-The last two tokens (or the last one) are looked up in what stands before them, and the tokens that followed there
-are read in one step. Every guess that equals the argmax before it is kept, and the argmax after the last kept one
-comes free.
+The last two tokens (or the last one) are looked up in what stands before them, and the tokens that followed
+there are read in one step. Every guess that equals the argmax before it is kept, and the argmax after the
+last kept one comes free.
 
 Source: prompt lookup decoding (A. Saxena, 2023), a draft model of Speculative Decoding, arXiv:2211.17192.
 """
@@ -74,7 +74,6 @@ def _guess(text, end, count: int):
     return ops.where(ops.logical_and(known, guesses >= 0), guesses, 0)
 
 
-
 def _write(state, logits, guesses, settings):
     chosen = ops.cast(ops.argmax(logits, axis=-1), "int32")
     width = chosen.shape[1]
@@ -94,8 +93,7 @@ def _write(state, logits, guesses, settings):
         "text": place_rows(state["text"], chosen, state["start"] + state["length"]),
         "done": ops.logical_or(state["done"], ended),
         "length": length,
-        "score": state["score"]
-        + ops.sum(ops.where(kept > 0, log_probability(logits, chosen), 0.0), axis=1),
+        "score": state["score"] + ops.sum(ops.where(kept > 0, log_probability(logits, chosen), 0.0), axis=1),
         "turns": state["turns"] + 1,
     }
 

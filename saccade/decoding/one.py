@@ -54,7 +54,10 @@ def _write(state, logits, settings, numbers):
 
 
 def shown(state, settings, numbers):
-    """tokens int32 (B, L), padded; how many of their columns are written, int32 (); the mean log-probability of a
-    row's tokens, float32 (B,)."""
+    """What has been written.
+
+    Returns: tokens int32 (B, L), padded; how many of their columns are written, int32 (); the mean
+        log-probability of a row's tokens, float32 (B,).
+    """
     length = ops.cast(state["length"], "float32")
     return state["tokens"], state["count"], state["score"] / length

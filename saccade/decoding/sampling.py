@@ -6,7 +6,7 @@ from saccade import backend
 
 
 def filtered(logits, settings, numbers):
-    """Temperature, top-k, top-p and min-p, in this order: what may be drawn keeps its logit, the rest has -inf.
+    """Temperature, top-k, top-p and min-p, in this order: what may not be drawn gets -inf.
 
     Args:
         logits: float32 (B, V).  settings: a GenerationConfig.  numbers: its `numbers`, perhaps as tensors.
@@ -44,8 +44,8 @@ def penalised(logits, seen, numbers):
 def choose(logits, seeds, step, settings, numbers):
     """One token per row.
 
-    A row's draw depends on its seed and the step alone: Gumbel noise on the filtered logits, whose argmax is a
-    sample (arXiv:1611.01144, equation 1).
+    A row's draw depends on its seed and the step alone: Gumbel noise on the filtered logits, whose argmax is
+    a sample (arXiv:1611.01144, equation 1).
 
     Args: logits: float32 (B, V).  seeds: int32 (B,).  step: int32 (), tokens written so far.
     Returns: int32 (B,).

@@ -62,6 +62,8 @@ class GenerationConfig:
     def __post_init__(self):
         for name, (kind, low, equal, high, fix) in _RANGES.items():
             _check(name, getattr(self, name), kind, low, equal, high, fix)
+        if not self.ends:
+            raise SaccadeError("eos_token_id is (), it must name a token or more; take the tokenizer's")
         for end in self.ends:
             _check("eos_token_id", end, Integral, 0, True, math.inf, "take the tokenizer's")
         filters = [name for name in ("top_k", "top_p", "min_p") if getattr(self, name) != _KEEPS_ALL[name]]

@@ -83,8 +83,7 @@ class TextDecoder(keras.layers.Layer):
         memories = []
         for block, memory, cross in zip(self.blocks, cache["memories"], cache["cross"], strict=True):
             memory = tuple(
-                place(old, new, position)
-                for old, new in zip(memory, block.self_keys_values(x), strict=True)
+                place(old, new, position) for old, new in zip(memory, block.self_keys_values(x), strict=True)
             )
             memories.append(memory)
             x = block(x, memory, cross, readable_text, readable_memory)

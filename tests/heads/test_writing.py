@@ -99,7 +99,8 @@ def by_hand(decoder, hidden, mask, length):
 @pytest.mark.parametrize("seed", range(3))
 def test_generation_is_greedy_and_ends_by_row(decoder, seed):
     hidden, mask = memory(seed)
-    run = backend.compiled(lambda h, m: generate(decoder, (h, m), GenerationConfig(max_new_tokens=LONGEST)), decoder)
+    settings = GenerationConfig(max_new_tokens=LONGEST)
+    run = backend.compiled(lambda h, m: generate(decoder, (h, m), settings), decoder)
     tokens, score = run(hidden, mask)
     expected, means = by_hand(decoder, hidden, mask, LONGEST)
     np.testing.assert_array_equal(to_numpy(tokens), expected)
