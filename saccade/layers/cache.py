@@ -14,7 +14,8 @@ def slots_of(position, length: int):
 
 def readable(position, length: int, slots: int):
     """bool (1 or B, T, M): token t may read the slots up to its own, which all hold something by then."""
-    return np.arange(slots) <= ops.expand_dims(slots_of(position, length), -1)
+    own = ops.expand_dims(slots_of(position, length), -1)
+    return ops.less_equal(np.arange(slots, dtype=np.int32), own)
 
 
 def place(memory, new, position):
