@@ -76,15 +76,16 @@ class ChatPipeline:
         written: list[int] = []
         shown = ""
         for tokens in self._writer.stream((_model_part(batch),), settings, **_known(batch)):
-            for token in tokens[0].tolist():
-                if token in settings.ends:
-                    return
-                written.append(token)
+            new = [token for token in tokens[0].tolist() if token not in settings.ends]
+            written += new
             whole = self.processor.tokenizer.decode(written)
-            if whole.startswith(shown) and not whole.endswith("\ufffd"):  # half a character is not shown
-                if whole != shown:
-                    yield whole[len(shown) :]
+            # Half a character is not shown before its other half, or the end, comes.
+            if new and not whole.endswith("\ufffd") and whole != shown:
+                yield whole[len(shown) :]
                 shown = whole
+        whole = self.processor.tokenizer.decode(written)
+        if whole != shown:
+            yield whole[len(shown) :]
 
     def _prepare(self, images, conversations, options: dict):
         end = self.processor.tokenizer.eos_id
