@@ -14,8 +14,8 @@ from saccade.errors import SaccadeError
 from saccade.files import write_text
 
 CHATML = (
-    "{% for message in messages %}{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + "
-    "'\n'}}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+    "{% for message in messages %}{{'<|im_start|>' + message['role'] + '\n' + message['content'] + "
+    "'<|im_end|>' + '\n'}}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
 ROLES = ("system", "user", "assistant")
 _MARK = "\ue000{}\ue001"  # private-use characters: where a message's text goes
@@ -84,7 +84,9 @@ class ChatTokenizer:
         """The id of a token. Raises: SaccadeError: there is no such token."""
         index = self._bpe.token_to_id(token)
         if index is None:
-            raise SaccadeError(f"{self.name} has no token {token!r}; get the tokenizer that belongs to the model")
+            raise SaccadeError(
+                f"{self.name} has no token {token!r}; get the tokenizer that belongs to the model"
+            )
         return index
 
     def encode(self, text: str) -> Encoded:
@@ -97,8 +99,10 @@ class ChatTokenizer:
         return self._bpe.decode([int(i) for i in ids], skip_special_tokens=True)
 
     def plain(self, text: str) -> str:
-        """The text without any special token written out in it, so that nobody can end a turn or add an image."""
-        specials = [t.content for t in self._bpe.get_added_tokens_decoder().values() if t.special and t.content]
+        """The text without special tokens written out in it: nobody ends a turn or adds an image by typing."""
+        specials = [
+            t.content for t in self._bpe.get_added_tokens_decoder().values() if t.special and t.content
+        ]
         pattern = re.compile("|".join(map(re.escape, sorted(specials, key=len, reverse=True))) or "(?!)")
         while pattern.search(text):  # what is left may form another
             text = pattern.sub("", text)
@@ -126,7 +130,7 @@ class Template:
     def __init__(self, source: str):
         self.source = source
         environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
-        environment.globals["raise_exception"] = _refuse
+        environment.globals.update(raise_exception=_refuse)
         try:
             self._compiled = environment.from_string(source)
         except jinja2.TemplateError as error:
@@ -142,7 +146,9 @@ class Template:
         pieces = [int(part) if at % 2 else part for at, part in enumerate(parts)]
         whole = "".join(p if isinstance(p, str) else messages[p]["content"] for p in pieces)
         if whole != self._render(messages, add_generation_prompt):
-            raise SaccadeError("the chat template changes the text of messages; use one that leaves it as it is")
+            raise SaccadeError(
+                "the chat template changes the text of messages; use one that leaves it as it is"
+            )
         return [piece for piece in pieces if piece != ""]
 
     def _render(self, messages, add_generation_prompt: bool) -> str:

@@ -57,7 +57,8 @@ class ChatConfig:
         names = {field.name for field in fields(cls)}
         if not isinstance(record, dict) or set(record) != names:
             raise SaccadeError(f"{FILE} is not of a chat processor; use the file saved with the weights")
-        return cls(**{**record, "extra_tokens": tuple((a, b) for a, b in record["extra_tokens"])})
+        pairs: dict[str, Any] = {"extra_tokens": tuple((a, b) for a, b in record["extra_tokens"])}
+        return cls(**{**record, **pairs})
 
 
 class _Row(NamedTuple):
@@ -222,7 +223,8 @@ class ChatProcessor:
             stacklevel=4,
         )
         gone = set(places[:excess])
-        return _Row(*([v for at, v in enumerate(part) if at not in gone] for part in row))
+        parts: list[Any] = [[v for at, v in enumerate(part) if at not in gone] for part in row]
+        return _Row(*parts)
 
     def _batch(self, rows: list[_Row], tiles: list, limit: int, train: bool) -> dict[str, np.ndarray]:
         c = self.config

@@ -33,10 +33,10 @@ def choose_grid(
     longer, shorter = max(image_size), min(image_size)
     most = max(1, max_side // tile)
     if reference:
-        long_tiles = most if fill else min(most, math.ceil(longer / tile))
+        finest = most if fill else min(most, math.ceil(longer / tile))
     else:
-        long_tiles = max(1, min(most, longer // tile))
-    for long_tiles in range(long_tiles, 0, -1):
+        finest = max(1, min(most, longer // tile))
+    for long_tiles in range(finest, 0, -1):
         exact = shorter * (long_tiles * tile / longer) / tile
         short_tiles = max(1, math.ceil(exact) if reference else math.floor(exact + 1e-9))
         if max_tiles is None or count_tiles((long_tiles, short_tiles)) <= max_tiles:
@@ -77,7 +77,9 @@ def cut(image: np.ndarray, tile: int, grid: tuple[int, int], reference: bool = F
 def _shrink(image: np.ndarray, side: int) -> np.ndarray:
     """Bilinear with antialiasing, in floats: as torchvision resizes a tensor."""
     channels = [
-        np.asarray(Image.fromarray(image[..., c].astype(np.float32)).resize((side, side), Image.Resampling.BILINEAR))
+        np.asarray(
+            Image.fromarray(image[..., c].astype(np.float32)).resize((side, side), Image.Resampling.BILINEAR)
+        )
         for c in range(3)
     ]
     return np.stack(channels, -1) / np.float32(255)

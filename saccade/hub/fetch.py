@@ -1,4 +1,4 @@
-"""Names of the hub to local directories, through huggingface_hub: cached, pinned, resumable, offline.
+"""Names of the hub to local directories, through huggingface_hub: cached, pinned, offline.
 
 Only data is fetched: safetensors, JSON and templates. Nothing that could run is, and nothing runs.
 """
@@ -29,7 +29,8 @@ def fetch(
 ) -> Path:
     """The local directory of a model, downloaded once and then kept.
 
-    An interrupted download goes on where it stopped. HF_HUB_OFFLINE=1 is the same as offline.
+    A connection that breaks is taken up again after the last 10 MiB that came; a later run keeps the files
+    that were complete. HF_HUB_OFFLINE=1 is the same as offline.
 
     Args:
         name: owner/name, or owner/name@revision.  revision: a branch, tag or commit; None = the newest.
@@ -62,11 +63,15 @@ def _download(name: str, revision: str | None, patterns: list[str], offline: boo
             name, revision=revision, allow_patterns=patterns, local_files_only=offline, cache_dir=cache
         )
     except errors.GatedRepoError as error:
-        raise SaccadeError(f"{name} asks for its licence to be accepted: do so on the hub, then log in") from error
+        raise SaccadeError(
+            f"{name} asks for its licence to be accepted: do so on the hub, then log in"
+        ) from error
     except errors.RevisionNotFoundError as error:
         raise SaccadeError(f"{name} has no revision {revision!r} on the hub; check the name") from error
     except errors.RepositoryNotFoundError as error:
-        raise SaccadeError(f"there is no model {name!r} on the hub, or it is private; check the name") from error
+        raise SaccadeError(
+            f"there is no model {name!r} on the hub, or it is private; check the name"
+        ) from error
     except errors.LocalEntryNotFoundError as error:
         raise SaccadeError(
             f"{which} is not among the downloads kept here and the hub cannot be asked; connect, or give a "
@@ -74,7 +79,9 @@ def _download(name: str, revision: str | None, patterns: list[str], offline: boo
         ) from error
     except (errors.HfHubHTTPError, errors.HFValidationError, OSError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise SaccadeError(f"{which} could not be fetched: {reason}; try again, it goes on from there") from error
+        raise SaccadeError(
+            f"{which} could not be fetched: {reason}; try again, complete files are kept"
+        ) from error
 
 
 def _check(file: Path) -> None:

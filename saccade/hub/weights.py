@@ -48,5 +48,7 @@ def _read_shards(folder: Path) -> dict[str, np.ndarray]:
         tensors |= load_tensors(folder / file)
     if tensors.keys() != where.keys():
         odd = sorted(tensors.keys() ^ where.keys())
-        raise SaccadeError(f"{path} and its shards differ by {len(odd)} tensors (first: {odd[0]}); get them again")
+        raise SaccadeError(
+            f"{path} and its shards differ by {len(odd)} tensors (first: {odd[0]}); get them again"
+        )
     return tensors

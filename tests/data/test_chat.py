@@ -136,7 +136,9 @@ def test_what_the_first_age_does_not_take(pictures, talk, train):
 def test_a_long_prompt_is_cut_and_said_so_never_the_answer():
     p = processor(max_length=64)
     talk = [{"role": "user", "content": "x " * 80 + "red?"}, TALK[1]]
-    with pytest.warns(SaccadeWarning, match=r"the prompt was cut by \d+ tokens, from its beginning, to fit the 64"):
+    with pytest.warns(
+        SaccadeWarning, match=r"the prompt was cut by \d+ tokens, from its beginning, to fit the 64"
+    ):
         batch = p([[SMALL]], [talk], train=True)
     text = said(p, kept(batch))
     assert len(kept(batch)) == 64
@@ -199,12 +201,19 @@ def test_rows_that_do_not_fit_each_other():
 
 def test_image_places_are_counted():
     batch = processor()([[SMALL], [SMALL]], ["a", "b"])
-    with pytest.raises(SaccadeError, match="keeps 8 places for image tokens, but 1 images of 4 tokens need 4"):
+    with pytest.raises(
+        SaccadeError, match="keeps 8 places for image tokens, but 1 images of 4 tokens need 4"
+    ):
         check_images({**batch, "images": batch["images"][:1]}, M)
 
 
 def test_a_template_reaches_nothing():
-    for source in ("{{ ''.__class__.__mro__ }}", "{{ messages.append(1) }}", "{% include 'x' %}", "{{ 1 / 0 }}"):
+    for source in (
+        "{{ ''.__class__.__mro__ }}",
+        "{{ messages.append(1) }}",
+        "{% include 'x' %}",
+        "{{ 1 / 0 }}",
+    ):
         with pytest.raises(SaccadeError, match="the chat template fails"):
             Template(source).pieces(TALK, False)
     with pytest.raises(SaccadeError, match="does not compile"):
@@ -216,7 +225,9 @@ def test_a_template_reaches_nothing():
 
 
 def test_a_template_of_its_own():
-    pieces = Template("{% for m in messages %}[{{ m.role }}] {{ m.content }};{% endfor %}").pieces(TALK[:2], False)
+    pieces = Template("{% for m in messages %}[{{ m.role }}] {{ m.content }};{% endfor %}").pieces(
+        TALK[:2], False
+    )
     assert pieces == ["[user] ", 0, ";[assistant] ", 1, ";"]
 
 

@@ -33,11 +33,15 @@ def test_every_grid_keeps_to_the_budget_and_the_picture(height, width, max_tiles
     assert count_tiles((rows, columns)) <= max_tiles
     assert rows == 1 or rows * P <= height
     assert columns == 1 or columns * P <= width
-    assert choose_grid((width, height), P, 2048, max_tiles) == ((columns, rows) if height != width else (rows, columns))
+    assert choose_grid((width, height), P, 2048, max_tiles) == (
+        (columns, rows) if height != width else (rows, columns)
+    )
     assert max(rows, columns) <= 4
 
 
-@pytest.mark.parametrize(("max_tiles", "grid"), [(17, (4, 4)), (16, (3, 3)), (5, (2, 2)), (4, (1, 1)), (1, (1, 1))])
+@pytest.mark.parametrize(
+    ("max_tiles", "grid"), [(17, (4, 4)), (16, (3, 3)), (5, (2, 2)), (4, (1, 1)), (1, (1, 1))]
+)
 def test_the_finest_grid_within_the_budget(max_tiles, grid):
     assert choose_grid((4000, 4000), P, 2048, max_tiles) == grid
 
@@ -69,7 +73,9 @@ def test_tiles_are_the_picture_row_by_row():
     assert parts.dtype == np.uint8
     for at in range(6):
         row, column = divmod(at, 3)
-        np.testing.assert_array_equal(parts[1 + at], image[row * 4 : row * 4 + 4, column * 4 : column * 4 + 4])
+        np.testing.assert_array_equal(
+            parts[1 + at], image[row * 4 : row * 4 + 4, column * 4 : column * 4 + 4]
+        )
     assert np.abs(parts[0].astype(float).mean() - image.mean()) < 6
 
 

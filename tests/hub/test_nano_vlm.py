@@ -181,7 +181,9 @@ def test_a_config_that_cannot_be_meant(tmp_path, key, value, said):
 
 def test_tied_weights_that_differ(tmp_path):
     given = tensors()
-    refused(nano.write(tmp_path / "m", tensors=given | {TABLE: given[HEAD] + 1}), "differ, but lm_tie_weights")
+    refused(
+        nano.write(tmp_path / "m", tensors=given | {TABLE: given[HEAD] + 1}), "differ, but lm_tie_weights"
+    )
 
 
 def test_no_json(tmp_path):

@@ -169,7 +169,9 @@ def test_remat_changes_nothing(model, batch, forward):
         "float32",
         "memory",
     )
-    np.testing.assert_allclose(to_numpy(backend.compiled(again, again)(batch)), to_numpy(forward(batch)), atol=1e-6)
+    np.testing.assert_allclose(
+        to_numpy(backend.compiled(again, again)(batch)), to_numpy(forward(batch)), atol=1e-6
+    )
 
 
 def test_every_weight_gets_a_gradient(model, batch):
@@ -218,7 +220,9 @@ def test_a_preset_of_full_size_runs_in_the_abstract():
     values = [jax.ShapeDtypeStruct(tuple(v.shape), v.dtype) for v in model.variables]
     shapes = {"images": ((3, 512, 512, 3), np.uint8), "tokens": ((2, 700), np.int32)}
     shapes |= dict.fromkeys(("padding_mask", "image_mask"), ((2, 700), bool))
-    logits, step, first = jax.eval_shape(run, values, {k: jax.ShapeDtypeStruct(*s) for k, s in shapes.items()})
+    logits, step, first = jax.eval_shape(
+        run, values, {k: jax.ShapeDtypeStruct(*s) for k, s in shapes.items()}
+    )
     assert logits.shape == (2, 700, 49218)
     assert first.shape == (2, 49218)
     assert step.shape == (2, 1, 49218)
