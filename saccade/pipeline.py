@@ -285,7 +285,7 @@ def find_model(name_or_folder: str | Path) -> Path:
 
 
 def load(name_or_folder: str | Path = "vlm_hrm_scenes"):
-    """A bundled model by name, a directory that a recipe wrote or that has nanoVLM's format, or a name of the hub.
+    """A bundled model by name, a directory (of a recipe, or in nanoVLM's format), or a name of the hub.
 
     Returns: a Pipeline for a VLM-HRM, a ChatPipeline for a NanoVLM, a PuzzleModel for a TRM or HRM.
     Raises: SaccadeError: no such model or directory; altered or unreadable files.

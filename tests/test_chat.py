@@ -1,4 +1,4 @@
-"""ChatPipeline: directories of both ages load and answer, alone as in a batch; saving; bad input; the command."""
+"""ChatPipeline: directories of both ages load and answer; batches; saving; bad input; the command."""
 
 import json
 
@@ -107,7 +107,7 @@ def test_the_tokenizer_is_asked_of_the_hub_by_name(monkeypatch, tmp_path):
     assert saccade.load(folder).processor.tokenizer.eos == "<|im_end|>"
     assert asked == [("somebody/words", {"weights": False})]
     folder = chat_parts.write_model(tmp_path / "n", None, with_tokenizer=False, lm_tokenizer=None)
-    with pytest.raises(SaccadeError, match="has no tokenizer.json and names no lm_tokenizer"):
+    with pytest.raises(SaccadeError, match=r"has no tokenizer\.json and names no lm_tokenizer"):
         saccade.load(folder)
 
 

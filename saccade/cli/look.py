@@ -75,7 +75,7 @@ def ask(
     pixels = _pixels(image)
     pipeline = load_pipeline(model)
     if not hasattr(pipeline, "explain"):
-        given = {"--explain": explain, "--attention": attention, "--max-steps": max_steps}
+        given: dict[str, Any] = {"--explain": explain, "--attention": attention, "--max-steps": max_steps}
         given |= {"--threshold": threshold, "--task": task != AskTask.auto}
         return _say_reply(pipeline, pixels, question, max_tokens, given, json)
     options = {"task": str(task), "max_steps": max_steps, "threshold": logit(threshold)}

@@ -3,7 +3,7 @@
 import json
 import sys
 import warnings
-from typing import Any
+from typing import Any, TextIO
 
 import typer
 
@@ -58,11 +58,18 @@ def tell_warnings() -> None:
     """Print what Saccade warns of as one line for people; other warnings stay as they are."""
     usual = warnings.showwarning
 
-    def show(message, category, *args, **kwargs):
+    def show(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
         if issubclass(category, SaccadeWarning):
             print(f"note: {printable(' '.join(str(message).split()))}", file=sys.stderr)
         else:
-            usual(message, category, *args, **kwargs)
+            usual(message, category, filename, lineno, file, line)
 
     warnings.showwarning = show
 

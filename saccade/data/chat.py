@@ -15,7 +15,8 @@ from saccade.files import write_text
 
 CHATML = (
     "{% for message in messages %}{{'<|im_start|>' + message['role'] + '\n' + message['content'] + "
-    "'<|im_end|>' + '\n'}}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+    "'<|im_end|>' + '\n'}}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
 ROLES = ("system", "user", "assistant")
 _MARK = "\ue000{}\ue001"  # private-use characters: where a message's text goes
@@ -62,7 +63,7 @@ class ChatTokenizer:
             eos = bpe.id_to_token(eos_id)
         if eos is None:
             raise SaccadeError(
-                f"{folder} does not say what ends an answer: its tokenizer_config.json has no eos_token; get it"
+                f"{folder} does not say what ends an answer: no eos_token in tokenizer_config.json; get it"
             )
         return cls(bpe, eos, str(path))
 
@@ -99,7 +100,7 @@ class ChatTokenizer:
         return self._bpe.decode([int(i) for i in ids], skip_special_tokens=True)
 
     def plain(self, text: str) -> str:
-        """The text without special tokens written out in it: nobody ends a turn or adds an image by typing."""
+        """The text without special tokens written out: nobody ends a turn or adds an image by typing."""
         specials = [
             t.content for t in self._bpe.get_added_tokens_decoder().values() if t.special and t.content
         ]
@@ -130,7 +131,8 @@ class Template:
     def __init__(self, source: str):
         self.source = source
         environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
-        environment.globals.update(raise_exception=_refuse)
+        helpers: dict = environment.globals  # Jinja types it by its own few functions
+        helpers["raise_exception"] = _refuse
         try:
             self._compiled = environment.from_string(source)
         except jinja2.TemplateError as error:

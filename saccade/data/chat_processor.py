@@ -103,7 +103,7 @@ class ChatProcessor:
     ) -> dict[str, np.ndarray]:
         if len(images) != len(conversations):
             raise SaccadeError(
-                f"{len(images)} lists of images and {len(conversations)} conversations; give one list for each"
+                f"{len(images)} lists of images and {len(conversations)} conversations; give one list each"
             )
         limit = self.limit - room
         rows, tiles = [], []
@@ -214,11 +214,13 @@ class ChatProcessor:
         places = [at for at, may in enumerate(row.removable) if may]
         if len(places) < excess:
             raise SaccadeError(
-                f"{len(row.ids)} tokens exceed the limit of {limit}, {sum(row.image)} of them of images and only "
-                f"{len(places)} of the question; give fewer or smaller images (max_tiles) or a shorter answer"
+                f"{len(row.ids)} tokens exceed the limit of {limit}, {sum(row.image)} of them of images and "
+                f"only {len(places)} of the question; give fewer or smaller images (max_tiles) or a shorter "
+                "answer"
             )
         warnings.warn(
-            f"the prompt was cut by {excess} tokens, from its beginning, to fit the {limit} that the model takes",
+            f"the prompt was cut by {excess} tokens, from its beginning, to fit the {limit} that the model "
+            "takes",
             SaccadeWarning,
             stacklevel=4,
         )
@@ -292,8 +294,8 @@ def published_config(record: dict, image_tokens: int) -> ChatConfig:
         )
     extra = record.get("vlm_extra_tokens") or {}
     template = record.get("lm_chat_template", CHATML) if extra else ""
-    side, length = record.get("vit_img_size"), record.get("lm_max_length", 8192)
-    most = record.get("max_img_size", side)
+    side: Any = record.get("vit_img_size")
+    length, most = record.get("lm_max_length", 8192), record.get("max_img_size", side)
     texts = isinstance(extra, dict) and all(isinstance(t, str) for t in (*extra.values(), template))
     if not texts or not all(type(n) is int and n > 0 for n in (side, length, most)):
         raise SaccadeError(

@@ -18,15 +18,12 @@ from saccade.models.llama import LlamaConfig
 from saccade.models.nano_vlm import LANGUAGE_MAP, PROJECTION_MAP, VISION_MAP, NanoVLM, NanoVLMConfig
 from saccade.models.vit import ViTConfig
 
-TABLE, HEAD, FREQUENCIES = (
-    "decoder.token_embedding.weight",
-    "decoder.head.weight",
-    "decoder.rotary_embd.inv_freq",
-)
-# Keys of either age that say nothing about the function; they are kept and written back.
+TABLE, HEAD = "decoder.token_embedding.weight", "decoder.head.weight"
+FREQUENCIES = "decoder.rotary_embd.inv_freq"
+# Keys that say nothing about the function; they are kept and written back.
 INERT = {
-    "vit_dropout", "vit_model_type", "lm_dropout", "lm_base_vocab_size", "extra_token_amount", "lm_use_tokens",
-    "lm_model_type", "vlm_load_backbone_weights", "vlm_checkpoint_path", "hf_repo_name",
+    "vit_dropout", "vit_model_type", "lm_dropout", "lm_base_vocab_size", "extra_token_amount",
+    "lm_use_tokens", "lm_model_type", "vlm_load_backbone_weights", "vlm_checkpoint_path", "hf_repo_name",
 }  # fmt: skip
 # Keys that the processor reads.
 SPOKEN = {

@@ -1,4 +1,4 @@
-"""The chat processor: prompts of both ages, where answers and images stand, what is cut and what is refused."""
+"""The chat processor: prompts of both ages, where answers and images stand, what is cut, what is refused."""
 
 from dataclasses import replace
 

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+import typing
 from pathlib import Path
 
 import pytest
@@ -76,9 +77,9 @@ def test_what_is_no_name(name):
 
 
 class Hub(http.server.BaseHTTPRequestHandler):
-    """The few answers of a hub that huggingface_hub asks for. `cut`: bytes after which weights break off, once."""
+    """What huggingface_hub asks of a hub. `cut`: bytes after which the weights break off, once."""
 
-    asked: list = []
+    asked: typing.ClassVar[list] = []
     cut: int | None = None
 
     def log_message(self, *args):

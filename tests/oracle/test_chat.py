@@ -98,7 +98,7 @@ def test_saved_tokenizers_are_read_by_transformers(tmp_path):
 
 @pytest.mark.parametrize("size", [(50, 50), (35, 50), (70, 20), (64, 64)])
 def test_reference_tiles_equal_torch(size):
-    """The view of the whole as torchvision's resize of a tensor makes it (torch's interpolate, antialiased)."""
+    """The view of the whole as torchvision resizes a tensor (torch's interpolate, antialiased)."""
     torch = pytest.importorskip("torch")
     from PIL import Image
 
