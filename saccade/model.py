@@ -99,7 +99,12 @@ class Model(keras.Model):
     def shapes(cls, config) -> dict:
         """The shape of each variable that a model of this configuration has; it is never given values."""
         with keras.StatelessScope(initialize_variables=False):
-            return {name: tuple(v.shape) for name, v in cls(config).named_variables().items()}
+            named = cls(config).named_variables()
+        shapes = {name: tuple(variable.shape) for name, variable in named.items()}
+        for variable in named.values():
+            # Keras gives forgotten variables their values when the next scope closes: make them nothing.
+            variable._initializer = lambda shape, dtype=None: backend.to_device(np.zeros((), dtype))
+        return shapes
 
     @classmethod
     def count_parameters(cls, config) -> int:

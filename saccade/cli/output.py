@@ -71,7 +71,7 @@ def tell_warnings() -> None:
         else:
             usual(message, category, filename, lineno, file, line)
 
-    warnings.showwarning = show
+    warnings.showwarning = show  # ty: ignore[invalid-assignment]  # functions are types of their own to it
 
 
 def say(text: str, style: str | None = None) -> None:

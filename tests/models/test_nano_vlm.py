@@ -186,6 +186,36 @@ def test_every_weight_gets_a_gradient(model, batch):
         assert np.abs(gradient).max() > 0, variable.path
 
 
+@pytest.mark.filterwarnings(
+def test_keras_own_file(model, batch, forward, tmp_path):
+    model.save(tmp_path / "m.keras")
+    again = keras.saving.load_model(tmp_path / "m.keras")
+    assert type(again) is NanoVLM
+    assert again.config == model.config
+    np.testing.assert_array_equal(to_numpy(backend.compiled(again, again)(batch)), to_numpy(forward(batch)))
+
+
+def test_counting_leaves_nothing_to_initialise():
+    """Keras values variables of an abstract model when the next scope closes: here, with nothing."""
+    drawn = []
+
+    class Spy(keras.initializers.Initializer):
+        def __call__(self, shape, dtype=None):
+            drawn.append(shape)
+            return ops.zeros(shape, dtype)
+
+    class Counted(NanoVLM):
+        def build(self, input_shape=None):
+            super().build(input_shape)
+            for variable in self.variables:
+                variable._initializer = Spy()
+
+    assert Counted.count_parameters(PRESETS["nano_vlm_mini"]) == PARAMETERS["nano_vlm_mini"]
+    with keras.StatelessScope():
+        pass
+    assert drawn == []
+
+
 PARAMETERS = {
     "nano_vlm_mini": 38_056_704,
     "nano_vlm_base": 76_709_888,
