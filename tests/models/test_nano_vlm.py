@@ -187,6 +187,8 @@ def test_every_weight_gets_a_gradient(model, batch):
 
 
 @pytest.mark.filterwarnings(
+    "ignore:__array__ implementation:DeprecationWarning"
+)  # Keras reading its variables
 def test_keras_own_file(model, batch, forward, tmp_path):
     model.save(tmp_path / "m.keras")
     again = keras.saving.load_model(tmp_path / "m.keras")
