@@ -42,6 +42,7 @@ class ChatTokenizer:
         bpe.no_padding()
         bpe.no_truncation()
         self._bpe = bpe
+        self._specials = _specials_of(bpe)
         self.name = name
         self.eos = eos
         self.eos_id = self.id_of(eos)
@@ -76,6 +77,7 @@ class ChatTokenizer:
     def add(self, tokens: Iterable[str]) -> None:
         """Append special tokens, in order; those that exist keep their id."""
         self._bpe.add_special_tokens(list(tokens))
+        self._specials = _specials_of(self._bpe)
 
     @property
     def vocab_size(self) -> int:
@@ -101,13 +103,15 @@ class ChatTokenizer:
 
     def plain(self, text: str) -> str:
         """The text without special tokens written out: nobody ends a turn or adds an image by typing."""
-        specials = [
-            t.content for t in self._bpe.get_added_tokens_decoder().values() if t.special and t.content
-        ]
-        pattern = re.compile("|".join(map(re.escape, sorted(specials, key=len, reverse=True))) or "(?!)")
-        while pattern.search(text):  # what is left may form another
-            text = pattern.sub("", text)
+        while self._specials.search(text):  # what is left may form another
+            text = self._specials.sub("", text)
         return text.replace("\ue000", "").replace("\ue001", "")
+
+
+def _specials_of(bpe: BPE) -> re.Pattern:
+    """Matches every special token, the longest first."""
+    tokens = {t.content for t in bpe.get_added_tokens_decoder().values() if t.special and t.content}
+    return re.compile("|".join(map(re.escape, sorted(tokens, key=len, reverse=True))) or "(?!)")
 
 
 def _said_eos(path: Path) -> str | None:

@@ -3,6 +3,7 @@
 import json
 import pickle
 
+import chat_parts
 import ml_dtypes
 import nano
 import numpy as np
@@ -10,9 +11,11 @@ import pytest
 from reference import to_numpy
 from safetensors.numpy import load_file, save_file
 
+from saccade.data.chat import CHATML
+from saccade.data.chat_processor import published_config, published_keys
 from saccade.errors import SaccadeError, SaccadeWarning
-from saccade.hub.nano_vlm import FREQUENCIES, HEAD, TABLE, read_model, write
-from saccade.models.nano_vlm import NanoVLM
+from saccade.hub.nano_vlm import FREQUENCIES, HEAD, TABLE, architecture, flat, read_model, write
+from saccade.models.nano_vlm import PRESETS, NanoVLM
 
 QKV = "vision_encoder.blocks.1.attn.qkv_proj.weight"
 
@@ -150,6 +153,55 @@ def test_a_pickle_is_never_read(tmp_path):
     refused(folder, "has no model.safetensors")
     (folder / "pytorch_model.bin").write_bytes(content)
     refused(folder, "as a pickle (pytorch_model.bin)", "never read")
+
+
+# Every key of the reference's VLMConfig at each age, with the values of the published checkpoints.
+FIRST = {
+    "vit_hidden_dim": 768, "vit_inter_dim": 3072, "vit_patch_size": 16, "vit_img_size": 224,
+    "vit_n_heads": 12,
+    "vit_dropout": 0.0, "vit_n_blocks": 12, "vit_ln_eps": 1e-6, "vit_cls_flag": False,
+    "vit_model_type": "google/siglip-base-patch16-224", "lm_hidden_dim": 576, "lm_inter_dim": 1536,
+    "lm_rms_eps": 1e-5, "lm_re_base": 100000, "lm_max_position_embeddings": 8192, "lm_vocab_size": 49152,
+    "lm_n_heads": 9, "lm_n_kv_heads": 3, "lm_dropout": 0.0, "lm_n_blocks": 30, "lm_attn_scaling": 1.0,
+    "lm_eos_token_id": 0, "lm_max_length": 79, "lm_use_tokens": False, "lm_tie_weights": True,
+    "lm_model_type": "HuggingFaceTB/SmolLM2-135M", "lm_tokenizer": "HuggingFaceTB/cosmo2-tokenizer",
+    "mp_pixel_shuffle_factor": 2, "vlm_load_backbone_weights": True, "vlm_checkpoint_path": "checkpoints",
+}  # fmt: skip
+LARGE = {
+    "lm_hidden_dim": 960, "lm_inter_dim": 2560, "lm_n_heads": 15, "lm_n_kv_heads": 5, "lm_n_blocks": 32,
+}  # fmt: skip
+SPOKEN_LATER = {
+    "lm_chat_template": CHATML, "lm_tokenizer": "HuggingFaceTB/SmolLM2-360M-Instruct",
+    "lm_base_vocab_size": 49152, "mp_image_token_length": 64, "hf_repo_name": "nanoVLM",
+}  # fmt: skip
+SECOND = FIRST | LARGE | SPOKEN_LATER | {
+    "vit_img_size": 256, "extra_token_amount": 1, "lm_vocab_size": 49153, "lm_max_length": 1024,
+    "vlm_extra_tokens": {"image_token": "<|image|>"},
+}  # fmt: skip
+THIRD = FIRST | SPOKEN_LATER | {
+    "vit_img_size": 512, "extra_token_amount": 66, "lm_vocab_size": 49218, "lm_max_length": 8192,
+    "max_img_size": 2048, "resize_to_max_side_len": True, "mp_pixel_shuffle_factor": 4,
+    "vlm_extra_tokens": chat_parts.TILES,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("record", "name", "tiles"),
+    [
+        (FIRST, "nano_vlm_222m", False),
+        (SECOND, "nano_vlm_450m", False),
+        (THIRD, "nano_vlm_230m_8k", True),
+        (THIRD | LARGE, "nano_vlm_460m_8k", True),
+    ],
+)
+def test_the_published_configurations_are_the_presets(record, name, tiles):
+    """Without a warning: every key is known."""
+    config = architecture(record)
+    assert config == PRESETS[name]
+    spoken = published_config(record, config.image_tokens)
+    assert spoken.tiled is tiles
+    assert spoken.max_length == record["lm_max_length"]
+    assert {**record, **flat(config), **published_keys(spoken)} == record
 
 
 def test_unknown_keys_are_told_and_tolerated(tmp_path):
