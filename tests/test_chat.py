@@ -159,6 +159,11 @@ def test_the_command_line(folders, tmp_path):
     result = run("ask", path, "What is this?", "--model", folders["8k"], "--explain")
     assert result.exit_code == 2
     assert "--explain is for models that reason in steps" in result.output
+    result = run("ask", path, "a?", "--model", folders["8k"], "--max-tokens", 2, "--max-tiles", 1)
+    assert result.exit_code == 0, result.output
+    result = run("ask", path, "a?", "--model", folders["v0.2"], "--max-tiles", 1)
+    assert result.exit_code == 2
+    assert "sees an image whole, not in tiles" in result.output
     result = run("caption", path, "--model", folders["8k"])
     assert result.exit_code == 2
     assert "has no 'caption'; use `saccade ask`" in result.output

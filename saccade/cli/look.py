@@ -62,6 +62,12 @@ def ask(
     max_tokens: int = typer.Option(
         64, "--max-tokens", min=1, help="Longest answer, for models that write (nanoVLM)."
     ),
+    max_tiles: int | None = typer.Option(
+        None,
+        "--max-tiles",
+        min=1,
+        help="Most tiles of a large image, for models that see tiles (nanoVLM 8k).",
+    ),
     model: str = ModelOption,
     json: bool = JsonOption,
 ) -> None:
@@ -77,7 +83,9 @@ def ask(
     if not hasattr(pipeline, "explain"):
         given: dict[str, Any] = {"--explain": explain, "--attention": attention, "--max-steps": max_steps}
         given |= {"--threshold": threshold, "--task": task != AskTask.auto}
-        return _say_reply(pipeline, pixels, question, max_tokens, given, json)
+        return _say_reply(_within(pipeline, max_tiles), pixels, question, max_tokens, given, json)
+    if max_tiles is not None:
+        raise SaccadeError(f"{model} sees an image whole, not in tiles; leave --max-tiles out")
     options = {"task": str(task), "max_steps": max_steps, "threshold": logit(threshold)}
     if not (explain or attention):
         answer = pipeline.ask(pixels, question, **options)
@@ -95,6 +103,14 @@ def ask(
     if attention:
         say(f"attention: {attention}", "dim")
     return None
+
+
+def _within(pipeline, max_tiles: int | None):
+    if max_tiles is None:
+        return pipeline
+    if not pipeline.processor.config.tiled:
+        raise SaccadeError("this checkpoint sees an image whole, not in tiles; leave --max-tiles out")
+    return pipeline.configure(max_tiles=max_tiles)
 
 
 def _say_reply(pipeline, pixels, question: str, max_tokens: int, given: dict, json: bool) -> None:
