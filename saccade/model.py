@@ -124,7 +124,7 @@ class Model(keras.Model):
             named = {
                 name: variable
                 for name, variable in model.named_variables().items()
-                if name in tensors or not name.startswith(fresh or " ")
+                if name in tensors or not name.startswith(fresh)
             }
             _audit(named, tensors, source)
             for name, variable in named.items():
