@@ -11,7 +11,11 @@ os.environ.setdefault("KERAS_BACKEND", "jax")
 _WHERE = {
     "load": "saccade.pipeline",
     "Pipeline": "saccade.pipeline",
+    "ChatPipeline": "saccade.chat",
+    "ChatProcessor": "saccade.data.chat_processor",
     "HRM": "saccade.models.trm",
+    "NanoVLM": "saccade.models.nano_vlm",
+    "NanoVLMConfig": "saccade.models.nano_vlm",
     "Processor": "saccade.data.processor",
     "PuzzleModel": "saccade.puzzles",
     "SaccadeError": "saccade.errors",

@@ -1,4 +1,4 @@
-"""The one exception a user is meant to read."""
+"""The one exception, and the one warning, that a user is meant to read."""
 
 
 class SaccadeError(Exception):
@@ -6,6 +6,10 @@ class SaccadeError(Exception):
 
     The command line prints it without a traceback and exits with status 2.
     """
+
+
+class SaccadeWarning(UserWarning):
+    """Something went on in another way than asked, or was left out: one line. The command line prints it."""
 
 
 def printable(text: str) -> str:

@@ -1,6 +1,7 @@
 """The only base class: a Keras model made from one frozen dataclass, saved as safetensors + JSON."""
 
 import json
+import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -90,17 +91,41 @@ class Model(keras.Model):
         except (TypeError, KeyError, ValueError) as error:
             raise SaccadeError(f"{folder / CONFIG} is no {cls.__name__} configuration: {error}") from error
         tensors = load_tensors(folder / WEIGHTS, record.get("weights_sha256"))
-        model = cls._with_weights(config, tensors, dtype, str(folder))
+        model = cls.with_weights(config, tensors, dtype, str(folder))
         model.tasks = tuple(record["tasks"])
         return model
 
     @classmethod
-    def _with_weights(cls, config, tensors: dict, dtype: str, source: str):
+    def shapes(cls, config) -> dict:
+        """The shape of each variable that a model of this configuration has; it is never given values."""
+        with keras.StatelessScope(initialize_variables=False):
+            named = cls(config).named_variables()
+        shapes = {name: tuple(variable.shape) for name, variable in named.items()}
+        for variable in named.values():
+            # Keras gives forgotten variables their values when the next scope closes: make them nothing.
+            variable._initializer = lambda shape, dtype=None: backend.to_device(np.zeros((), dtype))
+        return shapes
+
+    @classmethod
+    def count_parameters(cls, config) -> int:
+        """Parameters of a model of this configuration."""
+        return sum(math.prod(shape) for shape in cls.shapes(config).values())
+
+    @classmethod
+    def with_weights(cls, config, tensors: dict, dtype: str, source: str, fresh: tuple = ()):
+        """A model with these weights; `source` names them in errors.
+
+        Args: fresh: prefixes of variables that may be missing from `tensors`; they start at random.
+        """
         # Variables made inside a StatelessScope get their first value when it closes: from the file here,
         # which spares drawing (and compiling) random weights that would be overwritten at once.
         with keras.StatelessScope():
             model = cls(config, dtype=dtype)
-            named = model.named_variables()
+            named = {
+                name: variable
+                for name, variable in model.named_variables().items()
+                if name in tensors or not name.startswith(fresh)
+            }
             _audit(named, tensors, source)
             for name, variable in named.items():
                 variable._initializer = _constant(tensors[name])

@@ -16,7 +16,9 @@ _QUESTION = re.compile(
 )
 
 
-class _Result:
+class Result:
+    """What a verb returns."""
+
     def to_json(self) -> dict:
         """Plain values for `json.dumps`."""
         return _plain(asdict(self))
@@ -33,7 +35,7 @@ def _plain(value):
 
 
 @dataclass(frozen=True, slots=True)
-class Answer(_Result):
+class Answer(Result):
     """`confidence`: probability of `text` among all answers.  `steps`: reasoning steps taken."""
 
     text: str
@@ -43,7 +45,7 @@ class Answer(_Result):
 
 
 @dataclass(frozen=True, slots=True)
-class Step(_Result):
+class Step(Result):
     """One reasoning step. `halting`: the model's probability that its answer is right now.
     `attention`: float32 (h, w) over the image, sums to 1."""
 
@@ -54,7 +56,7 @@ class Step(_Result):
 
 
 @dataclass(frozen=True, slots=True)
-class Explanation(_Result):
+class Explanation(Result):
     """The answer, every step up to it, and the rationale (questions only)."""
 
     answer: Answer
@@ -63,7 +65,7 @@ class Explanation(_Result):
 
 
 @dataclass(frozen=True, slots=True)
-class Caption(_Result):
+class Caption(Result):
     """`confidence`: geometric mean of the tokens' probabilities."""
 
     text: str
@@ -72,7 +74,7 @@ class Caption(_Result):
 
 
 @dataclass(frozen=True, slots=True)
-class Grounding(_Result):
+class Grounding(Result):
     """`box_px`: (x0, y0, x1, y1) in pixels of the image."""
 
     box_px: tuple[float, float, float, float]
@@ -81,7 +83,7 @@ class Grounding(_Result):
 
 
 @dataclass(frozen=True, slots=True)
-class Match(_Result):
+class Match(Result):
     """`probability` that the text is true of the image (fused); `similarity`: cosine of the dual encoder."""
 
     probability: float
@@ -216,7 +218,7 @@ def _sigmoid(x: float) -> float:
 
 
 @dataclass(frozen=True, slots=True)
-class ModelInfo(_Result):
+class ModelInfo(Result):
     """A model that ships with the package."""
 
     name: str
@@ -244,10 +246,34 @@ def available() -> list[ModelInfo]:
     return found
 
 
+@dataclass(frozen=True, slots=True)
+class PresetInfo(Result):
+    """An architecture that can be built and trained; it has no weights yet."""
+
+    name: str
+    kind: str
+    parameters: int
+
+
+def presets() -> list[PresetInfo]:
+    """The architectures of nanoVLM, smallest first; their parameters are counted, not claimed."""
+    from saccade.models.nano_vlm import PRESETS, NanoVLM
+
+    found = [PresetInfo(n, "NanoVLM", NanoVLM.count_parameters(c)) for n, c in PRESETS.items()]
+    return sorted(found, key=lambda info: info.parameters)
+
+
 def find_model(name_or_folder: str | Path) -> Path:
-    """The directory of a bundled model, or the one given. Raises: SaccadeError: there is neither."""
+    """The directory of a bundled model, the one given, or that of a name of the hub (owner/name[@revision]).
+
+    Raises: SaccadeError: there is none; see also `saccade.hub.fetch`.
+    """
     folder = Path(name_or_folder)
     if not folder.is_dir():
+        from saccade.hub.fetch import fetch, is_name
+
+        if is_name(str(name_or_folder)) and not folder.exists() and not folder.parent.is_dir():
+            return fetch(str(name_or_folder))
         folder = BUNDLED / str(name_or_folder)
         if not re.fullmatch(r"[\w.-]+", str(name_or_folder)) or not folder.is_dir():
             names = ", ".join(sorted(p.parent.name for p in BUNDLED.glob("*/config.json")))
@@ -259,20 +285,26 @@ def find_model(name_or_folder: str | Path) -> Path:
 
 
 def load(name_or_folder: str | Path = "vlm_hrm_scenes"):
-    """A bundled model by name, or a directory that a recipe wrote.
+    """A bundled model by name, a directory (of a recipe, or in nanoVLM's format), or a name of the hub.
 
-    Returns: a Pipeline for a VLM-HRM, a PuzzleModel for a TRM or HRM.
+    Returns: a Pipeline for a VLM-HRM, a ChatPipeline for a NanoVLM, a PuzzleModel for a TRM or HRM.
     Raises: SaccadeError: no such model or directory; altered or unreadable files.
     """
     from saccade import backend
+    from saccade.hub.nano_vlm import is_published
     from saccade.model import read_config
 
     folder = find_model(name_or_folder)
     backend.enable_compilation_cache()
-    if read_config(folder).get("model") in ("TRM", "HRM"):
+    record = read_config(folder)
+    if record.get("model") in ("TRM", "HRM"):
         from saccade.puzzles import read_puzzle_model
 
         return read_puzzle_model(folder)
+    if record.get("model") == "NanoVLM" or is_published(record):
+        from saccade import chat
+
+        return chat.read(folder)
     from saccade.data.processor import Processor
     from saccade.models.vlm_hrm import VLMHRM
 

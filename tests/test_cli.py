@@ -216,12 +216,20 @@ def test_list(monkeypatch):
         tasks: tuple = ("vqa", "ground")
         path: str = "somewhere"
 
-    fake = types.SimpleNamespace(available=lambda: [Info()])
+    @dataclass
+    class Preset(Record):
+        name: str = "nano_vlm_mini"
+        kind: str = "NanoVLM"
+        parameters: int = 38_056_704
+
+    fake = types.SimpleNamespace(available=lambda: [Info()], presets=lambda: [Preset()])
     monkeypatch.setitem(sys.modules, "saccade.pipeline", fake)
     assert (
         run("list").stdout.splitlines()[1].split() == "vlm_hrm_scenes vlm_hrm 4.20M 8.4 MB vqa ground".split()
     )
     assert json.loads(run("list", "--json").stdout)["models"][0]["parameters"] == 4_200_000
+    assert run("list").stdout.splitlines()[-1].split() == ["nano_vlm_mini", "NanoVLM", "38,056,704"]
+    assert json.loads(run("list", "--json").stdout)["presets"][0]["parameters"] == 38_056_704
     fake.available = list
     assert "no models" in run("list").stdout
 

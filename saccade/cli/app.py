@@ -9,7 +9,7 @@ from typer.core import TyperGroup
 
 import saccade
 from saccade.cli import look, scenes, solve, training
-from saccade.cli.output import print_error, wants_json
+from saccade.cli.output import print_error, tell_warnings, wants_json
 from saccade.errors import SaccadeError
 
 EXIT_USER = 2
@@ -72,4 +72,5 @@ solve.register(app)
 
 def main() -> None:
     """Entry point of the console script."""
+    tell_warnings()
     app()

@@ -23,13 +23,15 @@ ThresholdOption: Any = typer.Option(
 )
 
 
-def load_pipeline(name: str):
-    """The model of that name, which must see and read."""
+def load_pipeline(name: str, verb: str = "ask"):
+    """The model of that name, which must see and read, and know the verb."""
     import saccade
 
     model = saccade.load(name)
     if not hasattr(model, "ask"):
         raise SaccadeError(f"{name} is a model of puzzles; use `saccade solve`, or another --model")
+    if not hasattr(model, verb):
+        raise SaccadeError(f"{name} answers questions, but has no {verb!r}; use `saccade ask`")
     return model
 
 
@@ -57,6 +59,15 @@ def ask(
     task: AskTask = typer.Option(AskTask.auto, "--task", help="auto: it depends on the text."),
     max_steps: int | None = StepsOption,
     threshold: float | None = ThresholdOption,
+    max_tokens: int = typer.Option(
+        64, "--max-tokens", min=1, help="Longest answer, for models that write (nanoVLM)."
+    ),
+    max_tiles: int | None = typer.Option(
+        None,
+        "--max-tiles",
+        min=1,
+        help="Most tiles of a large image, for models that see tiles (nanoVLM 8k).",
+    ),
     model: str = ModelOption,
     json: bool = JsonOption,
 ) -> None:
@@ -69,6 +80,12 @@ def ask(
     question = check_text(question)
     pixels = _pixels(image)
     pipeline = load_pipeline(model)
+    if not hasattr(pipeline, "explain"):
+        given: dict[str, Any] = {"--explain": explain, "--attention": attention, "--max-steps": max_steps}
+        given |= {"--threshold": threshold, "--task": task != AskTask.auto}
+        return _say_reply(_within(pipeline, max_tiles), pixels, question, max_tokens, given, json)
+    if max_tiles is not None:
+        raise SaccadeError(f"{model} sees an image whole, not in tiles; leave --max-tiles out")
     options = {"task": str(task), "max_steps": max_steps, "threshold": logit(threshold)}
     if not (explain or attention):
         answer = pipeline.ask(pixels, question, **options)
@@ -86,6 +103,25 @@ def ask(
     if attention:
         say(f"attention: {attention}", "dim")
     return None
+
+
+def _within(pipeline, max_tiles: int | None):
+    if max_tiles is None:
+        return pipeline
+    if not pipeline.processor.config.tiled:
+        raise SaccadeError("this checkpoint sees an image whole, not in tiles; leave --max-tiles out")
+    return pipeline.configure(max_tiles=max_tiles)
+
+
+def _say_reply(pipeline, pixels, question: str, max_tokens: int, given: dict, json: bool) -> None:
+    odd = [option for option, value in given.items() if value not in (None, False)]
+    if odd:
+        raise SaccadeError(f"{odd[0]} is for models that reason in steps, this one writes; leave it out")
+    reply = pipeline.ask(pixels, question, max_new_tokens=max_tokens)
+    if json:
+        return print_json(reply.to_json())
+    say(reply.text, "bold")
+    return say(f"confidence {reply.confidence:.1%}, {plural(reply.tokens, 'token')}", "dim")
 
 
 def _say_steps(explanation) -> None:
@@ -116,7 +152,7 @@ def _attention_picture(pixels, explanation, question: str):
 def caption(image: str = ImageArgument, model: str = ModelOption, json: bool = JsonOption) -> None:
     """Describe an image."""
     pixels = _pixels(image)
-    result = load_pipeline(model).caption(pixels)
+    result = load_pipeline(model, "caption").caption(pixels)
     if json:
         return print_json(result.to_json())
     say(result.text, "bold")
@@ -140,7 +176,7 @@ def ground(
         check_output(out)
     phrase = check_text(phrase)
     pixels = _pixels(image)
-    result = load_pipeline(model).ground(pixels, phrase)
+    result = load_pipeline(model, "ground").ground(pixels, phrase)
     if out:
         save_image(draw_box(pixels, result.box_px, f"{phrase}  {result.confidence:.0%}"), out)
     if json:
@@ -163,7 +199,7 @@ def match(
 
     text = check_text(text)
     pixels = _pixels(image)
-    result = load_pipeline(model).match(pixels, text)
+    result = load_pipeline(model, "match").match(pixels, text)
     if json:
         return print_json(result.to_json())
     verdict = "match" if result.probability >= 0.5 else "no match"
@@ -172,20 +208,28 @@ def match(
 
 
 def list_models(json: bool = JsonOption) -> None:
-    """List the models that are here."""
-    from saccade.pipeline import available
+    """List the models that are here, and the architectures to train."""
+    from saccade.pipeline import available, presets
 
-    models = available()
+    models, architectures = available(), presets()
     if json:
-        return print_json({"models": [model.to_json() for model in models]})
-    if not models:
-        return say("no models: train one with `saccade train RECIPE`")
-    width = max(len(model.name) for model in models)
-    say(f"{'name':<{width}}  {'kind':<8}  {'parameters':>10}  {'size':>8}  tasks", "dim")
-    for model in models:
-        size = f"{model.bytes / 1e6:.1f} MB"
-        numbers = f"{model.parameters / 1e6:>9.2f}M  {size:>8}"
-        say(f"{model.name:<{width}}  {model.kind:<8}  {numbers}  {' '.join(model.tasks)}")
+        return print_json(
+            {"models": [m.to_json() for m in models], "presets": [p.to_json() for p in architectures]}
+        )
+    if models:
+        width = max(len(model.name) for model in models)
+        say(f"{'name':<{width}}  {'kind':<8}  {'parameters':>10}  {'size':>8}  tasks", "dim")
+        for model in models:
+            size = f"{model.bytes / 1e6:.1f} MB"
+            numbers = f"{model.parameters / 1e6:>9.2f}M  {size:>8}"
+            say(f"{model.name:<{width}}  {model.kind:<8}  {numbers}  {' '.join(model.tasks)}")
+    else:
+        say("no models: train one with `saccade train RECIPE`")
+    width = max(len(preset.name) for preset in architectures)
+    say("")
+    say(f"{'preset':<{width}}  {'kind':<8}  {'parameters':>11}", "dim")
+    for preset in architectures:
+        say(f"{preset.name:<{width}}  {preset.kind:<8}  {preset.parameters:>11,}")
     return None
 
 

@@ -2,11 +2,12 @@
 
 import json
 import sys
-from typing import Any
+import warnings
+from typing import Any, TextIO
 
 import typer
 
-from saccade.errors import printable
+from saccade.errors import SaccadeWarning, printable
 
 _JSON_KEY = "saccade.json"
 _BLOCKS = " ▏▎▍▌▋▊▉█"
@@ -21,7 +22,10 @@ JsonOption: Any = typer.Option(
     False, "--json", callback=_remember_json, is_eager=True, help="Print one JSON object instead of text."
 )
 ModelOption: Any = typer.Option(
-    "vlm_hrm_scenes", "--model", "-m", help="A bundled model's name (see `saccade list`) or a directory."
+    "vlm_hrm_scenes",
+    "--model",
+    "-m",
+    help="A bundled model's name (see `saccade list`), a directory, or a hub name, owner/name[@revision].",
 )
 
 
@@ -48,6 +52,26 @@ def print_error(message: str, as_json: bool) -> None:
     print(f"error: {line}", file=sys.stderr)
     if as_json:
         print_json({"error": line})
+
+
+def tell_warnings() -> None:
+    """Print what Saccade warns of as one line for people; other warnings stay as they are."""
+    usual = warnings.showwarning
+
+    def show(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        if issubclass(category, SaccadeWarning):
+            print(f"note: {printable(' '.join(str(message).split()))}", file=sys.stderr)
+        else:
+            usual(message, category, filename, lineno, file, line)
+
+    warnings.showwarning = show  # ty: ignore[invalid-assignment]  # functions are types of their own to it
 
 
 def say(text: str, style: str | None = None) -> None:

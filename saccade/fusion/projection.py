@@ -1,4 +1,4 @@
-"""From vision width to model width, with fewer tokens on the way."""
+"""From vision width to model width, with fewer tokens on the way, and into the text."""
 
 import keras
 from keras import ops
@@ -44,3 +44,19 @@ class Projection(keras.layers.Layer):
 
     def call(self, x, grid):
         return self.linear(pixel_shuffle(x, grid, self.shuffle))
+
+
+def splice(x, soft, image_mask):
+    """Put image tokens into the places that a sequence keeps for them.
+
+    Args:
+        x: float (B, S, D), embedded tokens.
+        soft: float (N, M, D), the image tokens of all rows of the batch, in reading order.
+        image_mask: bool (B, S), True where an image token belongs; N * M are True.
+    Returns: float (B, S, D), dtype of x. Places without an image token (too few images) are NaN on JAX:
+        `saccade.data.chat` counts them beforehand.
+    """
+    which = ops.cumsum(ops.cast(ops.reshape(image_mask, (-1,)), "int32")) - 1
+    rows = ops.take(ops.reshape(soft, (-1, soft.shape[-1])), ops.maximum(which, 0), axis=0)
+    rows = ops.reshape(ops.cast(rows, x.dtype), ops.shape(x))
+    return ops.where(ops.expand_dims(image_mask, -1), rows, x)

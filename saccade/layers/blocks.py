@@ -1,9 +1,10 @@
-"""Transformer blocks: feed-forward nets, encoder, decoder and the cross-modal block of VLM-HRM."""
+"""Transformer blocks: feed-forward nets, encoder, decoders and the cross-modal block of VLM-HRM."""
 
 import keras
 from keras import ops
 
 from saccade.layers.attention import Attention
+from saccade.layers.cache import place
 from saccade.layers.normalization import RMSNorm, rms
 
 
@@ -221,6 +222,61 @@ class DecoderBlock(keras.layers.Layer):
         x = x + read
         x = x + self.mlp(self.mlp_norm(x))
         return (x, scores) if return_scores else x
+
+
+class CausalBlock(keras.layers.Layer):
+    """Pre-norm causal self-attention with rotary positions and grouped heads, then SwiGLU: Llama's block.
+
+    Args:
+        dim, num_heads, num_kv_heads, mlp_dim: widths.  rope_theta: see Attention.  epsilon: of both norms.
+    Call:
+        x: float (B, T, D).
+        attention_mask: bool (B, T, M), True = may attend.
+        positions: int32 (B, T), of x.
+        cache: the pair (keys, values), each (B, M, G, E), of what was read before; None = x alone (M = T).
+        slot: int32 () or (B,), with a cache: where x[:, 0] goes in it.
+    Returns: float (B, T, D), dtype of x; the pair (keys, values), the cache with x in it.
+    Source: Llama, arXiv:2302.13971, section 2.2; grouped heads as in Llama 2, arXiv:2307.09288.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        num_kv_heads: int,
+        mlp_dim: int,
+        rope_theta: float = 1e4,
+        epsilon: float = 1e-5,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        policy = self.dtype_policy
+        self.attention_norm = RMSNorm(dim, epsilon, dtype=policy, name="attention_norm")
+        self.attention = Attention(
+            dim,
+            num_heads,
+            num_kv_heads=num_kv_heads,
+            rope_theta=rope_theta,
+            initializer=keras.initializers.RandomNormal(stddev=0.02),
+            dtype=policy,
+            name="attention",
+        )
+        self.mlp_norm = RMSNorm(dim, epsilon, dtype=policy, name="mlp_norm")
+        self.mlp = SwiGLU(
+            dim, mlp_dim, initializer=keras.initializers.RandomNormal(stddev=0.02), dtype=policy, name="mlp"
+        )
+
+    def build(self, input_shape=None):
+        for part in (self.attention_norm, self.attention, self.mlp_norm, self.mlp):
+            part.build()
+
+    def call(self, x, attention_mask, positions, cache=None, slot=None):
+        normed = self.attention_norm(x)
+        memory = self.attention.project_memory(normed, positions)
+        if cache is not None:
+            memory = tuple(place(old, new, slot) for old, new in zip(cache, memory, strict=True))
+        x = x + self.attention(normed, memory, attention_mask, positions=positions)
+        return x + self.mlp(self.mlp_norm(x)), memory
 
 
 class CrossModalBlock(keras.layers.Layer):

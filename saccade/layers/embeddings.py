@@ -75,9 +75,12 @@ class PatchEmbedding(keras.layers.Layer):
 
     def _positions_at(self, grid):
         table = ops.convert_to_tensor(self.positions)
-        if grid == self.grid:
-            return table
-        return ops.image.resize(ops.cast(table, "float32"), grid, interpolation="bilinear")
+        return table if grid == self.grid else resize_positions(table, grid)
+
+
+def resize_positions(table, grid: tuple[int, int]):
+    """A position table (rows, columns, D) for another grid: bilinear, float32 (*grid, D)."""
+    return ops.image.resize(ops.cast(table, "float32"), grid, interpolation="bilinear")
 
 
 LOOKUP_BY_PRODUCT = 4096  # rows of a table whose gradient is still cheaper as a product

@@ -12,13 +12,13 @@ def rotary_table(length: int, head_dim: int, theta: float = 1e4):
     Returns: two float32 NumPy arrays (length, E / 2).
     Source: RoFormer, arXiv:2104.09864, section 3.2.2.
     """
-    angles = np.arange(length)[:, None] * _frequencies(head_dim, theta)
+    angles = np.arange(length)[:, None] * frequencies(head_dim, theta)
     return np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)
 
 
 def rotary_at(positions, head_dim: int, theta: float = 1e4):
     """As `rotary_table`, at given positions: int32 (..., T) -> two float32 (..., T, E / 2)."""
-    angles = ops.expand_dims(ops.cast(positions, "float32"), -1) * _frequencies(head_dim, theta)
+    angles = ops.expand_dims(ops.cast(positions, "float32"), -1) * frequencies(head_dim, theta)
     return ops.cos(angles), ops.sin(angles)
 
 
@@ -35,5 +35,6 @@ def rotate(x, cos, sin):
     return ops.cast(turned, x.dtype)
 
 
-def _frequencies(head_dim: int, theta: float) -> np.ndarray:
+def frequencies(head_dim: int, theta: float) -> np.ndarray:
+    """Turns per position of each pair, radians: float32 (E / 2,)."""
     return (float(theta) ** (-np.arange(0, head_dim, 2) / head_dim)).astype(np.float32)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import keras
 
+from saccade.hub.convert import Rule
 from saccade.layers.blocks import EncoderBlock
 from saccade.layers.embeddings import PatchEmbedding
 
@@ -12,7 +13,7 @@ from saccade.layers.embeddings import PatchEmbedding
 class ViTConfig:
     """`image_size` (height, width) sets the position table; other sizes interpolate it.
 
-    The tower sees (pixel - pixel_mean) / pixel_std.
+    The tower sees (pixel - pixel_mean) / pixel_std. `epsilon`: of every norm.
     """
 
     dim: int = 192
@@ -24,10 +25,42 @@ class ViTConfig:
     stem: tuple = ()
     pixel_mean: float = 0.5
     pixel_std: float = 0.5
+    epsilon: float = 1e-6
 
     def grid(self, image_size) -> tuple[int, int]:
         """(rows, columns) of patches of an image of this size."""
         return image_size[0] // self.patch_size, image_size[1] // self.patch_size
+
+
+# Names of SiglipVisionModel in transformers, under "vision_model." there.
+WEIGHT_MAP = (
+    Rule("patches/projection/kernel", "embeddings.patch_embedding.weight", "conv"),
+    Rule("patches/projection/bias", "embeddings.patch_embedding.bias"),
+    Rule("patches/positions", "embeddings.position_embedding.weight", "grid"),
+    Rule("block_{}/attention_norm/gamma", "encoder.layers.{}.layer_norm1.weight"),
+    Rule("block_{}/attention_norm/beta", "encoder.layers.{}.layer_norm1.bias"),
+    Rule("block_{}/attention/query/kernel", "encoder.layers.{}.self_attn.q_proj.weight", "linear"),
+    Rule("block_{}/attention/query/bias", "encoder.layers.{}.self_attn.q_proj.bias"),
+    Rule(
+        "block_{}/attention/key_value/kernel",
+        ("encoder.layers.{}.self_attn.k_proj.weight", "encoder.layers.{}.self_attn.v_proj.weight"),
+        "linear",
+    ),
+    Rule(
+        "block_{}/attention/key_value/bias",
+        ("encoder.layers.{}.self_attn.k_proj.bias", "encoder.layers.{}.self_attn.v_proj.bias"),
+    ),
+    Rule("block_{}/attention/output/kernel", "encoder.layers.{}.self_attn.out_proj.weight", "linear"),
+    Rule("block_{}/attention/output/bias", "encoder.layers.{}.self_attn.out_proj.bias"),
+    Rule("block_{}/mlp_norm/gamma", "encoder.layers.{}.layer_norm2.weight"),
+    Rule("block_{}/mlp_norm/beta", "encoder.layers.{}.layer_norm2.bias"),
+    Rule("block_{}/mlp/up/kernel", "encoder.layers.{}.mlp.fc1.weight", "linear"),
+    Rule("block_{}/mlp/up/bias", "encoder.layers.{}.mlp.fc1.bias"),
+    Rule("block_{}/mlp/down/kernel", "encoder.layers.{}.mlp.fc2.weight", "linear"),
+    Rule("block_{}/mlp/down/bias", "encoder.layers.{}.mlp.fc2.bias"),
+    Rule("norm/gamma", "post_layernorm.weight"),
+    Rule("norm/beta", "post_layernorm.bias"),
+)
 
 
 class ViT(keras.layers.Layer):
@@ -52,10 +85,12 @@ class ViT(keras.layers.Layer):
             name="patches",
         )
         self.blocks = [
-            EncoderBlock(config.dim, config.num_heads, config.mlp_dim, dtype=policy, name=f"block_{i}")
+            EncoderBlock(
+                config.dim, config.num_heads, config.mlp_dim, config.epsilon, dtype=policy, name=f"block_{i}"
+            )
             for i in range(config.depth)
         ]
-        self.norm = keras.layers.LayerNormalization(epsilon=1e-6, dtype=policy, name="norm")
+        self.norm = keras.layers.LayerNormalization(epsilon=config.epsilon, dtype=policy, name="norm")
 
     def build(self, input_shape=None):
         self.patches.build()

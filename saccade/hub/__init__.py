@@ -1,0 +1,1 @@
+"""Other people's weights: finding them, reading them, and writing them back under their names."""
