@@ -19,7 +19,7 @@ from saccade.data.scenes.scene import (
     Example,
     Scene,
 )
-from saccade.data.text import BOS, EOS, PAD
+from saccade.data.text import BOS, EOS, PAD, Tokenizer
 from saccade.errors import SaccadeError
 
 TASKS = ("vqa", "statement", "caption", "rationale", "ground", "match")
@@ -92,10 +92,11 @@ class Collate:
             batch |= {key: np.stack([label[key] for label in labels]) for key in labels[0]}
             if self.task == "caption":
                 shape = batch["targets"].shape[1], grid[0] * grid[1]
-                tokens = [self.processor.tokenizer.spans(e.target) for e in examples]
-                written = zip(examples, tokens, placed, strict=True)
                 batch["mentions"] = np.stack(
-                    [mentioned(e, spans, _cells_of(e.scene, p, grid)[0], shape) for e, spans, (_, p) in written]
+                    [
+                        mentioned(e, self.processor.tokenizer, _cells_of(e.scene, place, grid)[0], shape)
+                        for e, (_, place) in zip(examples, placed, strict=True)
+                    ]
                 )
         return batch
 
@@ -175,12 +176,13 @@ def _cells_of(scene: Scene, placement: Placement, grid: tuple[int, int]):
     return row * columns + column, placed
 
 
-def mentioned(example: Example, tokens: list[tuple[int, int]], cell, shape: tuple[int, int]) -> np.ndarray:
+def mentioned(example: Example, tokenizer: Tokenizer, cell, shape: tuple[int, int]) -> np.ndarray:
     """Which cells each token of a caption speaks of, see `mentions` of Collate.
 
-    Args: tokens: where each stands in the target.  cell: of each object.  shape: (L, N).
+    Args: cell: of each object.  shape: (L, N).
     """
     found = np.zeros(shape, bool)
+    tokens = tokenizer.spans(example.target)
     for start, end, fitting in mentions(example.target, example.scene):
         for t, (token_start, token_end) in enumerate(tokens):
             if token_start < end and token_end > start:

@@ -7,9 +7,11 @@ import pytest
 
 from saccade.data.batching import ATTRIBUTES, Collate, cells
 from saccade.data.image import letterbox
-from saccade.data.scenes import Scene, SceneObject, parse
+from saccade.data.processor import Processor, ProcessorConfig
+from saccade.data.scenes import Scene, SceneObject, Source, parse
 from saccade.data.scenes.referents import CHANNELS
 from saccade.data.scenes.scene import Example
+from saccade.data.text import Tokenizer
 
 # On a square canvas of 36 px this scene of 36 x 18 lies 9 px down. Cells are 12 px: three rows of three.
 CUBE = SceneObject("cube", "red", "small", "rubber", (0, 1, 6, 7))  # centre 3, 13: cell 3
@@ -142,3 +144,19 @@ def test_a_batch_brings_them(processor):
     for key, value in alone.items():
         np.testing.assert_array_equal(batch[key][0], value)
     assert not Collate(processor, "vqa", image_size=(24, 36))([one]).keys() & alone.keys()
+
+
+def test_a_captions_words_point_at_the_objects_they_fit():
+    """Read the targets back: the tokens that point at a cell are those of a phrase that fits what is there."""
+    source = Source("caption", seed=3)
+    examples = [source[i] for i in range(64)]
+    words = Tokenizer.train([example.target for example in examples] * 20, 600)
+    processor = Processor(words, ProcessorConfig(image_sizes=((128, 128),), target_length=96))
+    batch = Collate(processor, "caption", image_size=(128, 128), cell_px=16)(examples)
+    pointed = batch["mentions"].any(2)
+    assert (pointed.any(1)).all() and not pointed[~batch["loss_mask"]].any()
+    for example, row, targets in zip(examples, batch["mentions"], batch["targets"], strict=True):
+        assert row.any(0).sum() <= len(example.scene.objects)
+        said = processor.tokenizer.decode(targets[row.any(1)])
+        adjectives = {"a", "the", "is", "left", "right", "above", "below", "objects", "two", "three"}
+        assert not adjectives & set(said.split()), said

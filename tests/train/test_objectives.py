@@ -104,7 +104,7 @@ def test_gradients_are_those_of_each_alone(outcomes, name):
 class Echo:
     """Nothing to learn: a token is its example's number, a step takes it over. One patch is 4 x 4 pixels."""
 
-    config = SimpleNamespace(halt_max_steps=4, q_learning=False)
+    config = SimpleNamespace(halt_max_steps=4, halt_threshold=0.0, q_learning=False)
 
     def layout(self, batch):
         height, width = batch["images"].shape[1:3]
