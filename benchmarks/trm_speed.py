@@ -10,7 +10,6 @@ On a CPU the default is a small batch of a small model, so that it ends within s
 
 import argparse
 import time
-from itertools import product
 
 import numpy as np
 
@@ -98,10 +97,6 @@ def main() -> None:
         "--prefix", nargs="+", type=int, help="prefix tokens; default: the fastest known of each"
     )
     parser.add_argument("--unroll", action="store_true", help="unroll the cycles without gradient")
-    parser.add_argument(
-        "--chunks", nargs="+", type=int, default=[1], help="parts of the batch, see RecursiveCore"
-    )
-    parser.add_argument("--fused", action="store_true", help="the sequence mixer of mlp_t as one kernel")
     parser.add_argument("--remat", action="store_true", help="recompute activations in the backward pass")
     parser.add_argument("--ffn", default="swiglu", choices=("swiglu", "gated_norm"))
     parser.add_argument("--optimizer", default="adam_atan2")
@@ -119,7 +114,7 @@ def main() -> None:
         learning_rate=1e-4, weight_decay=1.0, optimizer=options.optimizer, clip_norm=None, ema_decay=0.999
     )
     print(f"batch {batch}, dim {dim}, h/l cycles {options.cycles}, {precision}, {options.optimizer}")
-    for mixer, chunks in product(options.mixer, options.chunks):
+    for mixer in options.mixer:
         for prefix in options.prefix or ([0] if mixer == "mlp_t" else [7]):
             config = preset(
                 "trm_sudoku",
@@ -131,14 +126,12 @@ def main() -> None:
                 l_cycles=options.cycles[1],
                 ffn=options.ffn,
                 unroll=options.unroll,
-                chunks=chunks,
-                fused=options.fused and mixer == "mlp_t",
                 remat=options.remat,
             )
             row = measure(config, batch, steps, precision, train, options.profile)
             mfu = "" if row["mfu"] is None else f"  MFU {100 * row['mfu']:.1f} %"
             print(
-                f"{mixer:9} prefix {prefix:2} chunks {chunks:2}  {row['samples_per_s']:9.1f} samples/s"
+                f"{mixer:9} prefix {prefix:2}  {row['samples_per_s']:9.1f} samples/s"
                 f"  {row['step_ms']:8.2f} ms"
                 f"  {row['tflops']:7.2f} TFLOP/s{mfu}  compile {row['compile_s']:.1f} s"
                 f"  peak {row['memory_mib']:.0f} MiB",

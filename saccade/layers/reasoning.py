@@ -28,7 +28,6 @@ class ReasoningBlock(keras.layers.Layer):
         ffn: `swiglu`, `gated_norm` (see SwiGLU) or `gelu`; used for both nets.
         norm_type: `rms` or `layer`, neither with learned parameters.  norm_position: `post` or `pre`.
         epsilon: of the norms.
-        fused: the sequence mixer as one kernel, see saccade.layers.fused_mixer (JAX only).
     Call:
         z: float (B, S, D); (S, B, D) with mlp_t.
         padding_mask, layout: unused; a puzzle has no padding.
@@ -51,13 +50,9 @@ class ReasoningBlock(keras.layers.Layer):
         norm_type: str = "rms",
         norm_position: str = "post",
         epsilon: float = 1e-5,
-        fused: bool = False,
         **kwargs,
     ):
         super().__init__(**kwargs)
-        if fused and (mixer, norm_type, norm_position, ffn == "gelu") != ("mlp_t", "rms", "post", False):
-            raise ValueError("fused is for mlp_t with post-norm rms and a gated net; use fused=False")
-        self.fused = fused
         self.norm = _NORMS[norm_type]
         self.norm_position = norm_position
         self.epsilon = epsilon
@@ -92,15 +87,9 @@ class ReasoningBlock(keras.layers.Layer):
             scores.append(found)
             return mixed
 
-        z = self._mix_in_one(z) if self.fused else self._sublayer(z, mix, self.mix_axis)
+        z = self._sublayer(z, mix, self.mix_axis)
         z = self._sublayer(z, self.mlp, -1)
         return (z, *scores) if return_scores else z
-
-    def _mix_in_one(self, z):
-        from saccade.layers import fused_mixer
-
-        kernels = (keras.ops.convert_to_tensor(net.kernel) for net in (self.mixer.gate_up, self.mixer.down))
-        return fused_mixer.mix(z, *kernels, self.mixer.gated_norm, self.epsilon)
 
     def _sublayer(self, z, function, axis):
         if self.norm_position == "post":

@@ -33,7 +33,7 @@ class TRMConfig:
     q_learning: a second halting output, q_continue; a row then halts when q_halt exceeds it.
     head_bias: a bias on the output logits.
     flash: the device's fused attention kernel; None = where device and length allow it (see Attention).
-    remat, unroll, chunks: see BlockStack and RecursiveCore.  fused: see ReasoningBlock.
+    remat, unroll: see BlockStack and RecursiveCore.
     """
 
     vocab_size: int = 10
@@ -64,8 +64,6 @@ class TRMConfig:
     flash: bool | None = None
     remat: bool = False
     unroll: bool = False
-    chunks: int = 1
-    fused: bool = False
 
     def __post_init__(self):
         for name, choices in (
@@ -150,8 +148,6 @@ class TRM(Model):
             c.l_cycles,
             c.one_step,
             c.unroll,
-            c.chunks,
-            batch_axis=1 if c.mixer == "mlp_t" else 0,
             dtype=policy,
             name="core",
         )
@@ -182,7 +178,6 @@ class TRM(Model):
                 ffn=c.ffn,
                 norm_type=c.norm_type,
                 norm_position=c.norm_position,
-                fused=c.fused,
                 dtype=self.dtype_policy,
                 name=f"block_{i}",
             )

@@ -52,9 +52,6 @@ class RecursiveCore(keras.layers.Layer):
         high: f_h; None shares f_l (TRM), a net of its own is HRM.
         h_cycles, l_cycles, one_step: see above.
         unroll: repeat the cycles without gradient in the graph instead of looping over them.
-        chunks: run the cycles without gradient on so many parts of the batch in turn: what a part makes on
-            the way then fits into the device's cache. The result is the same.
-        batch_axis: 0, or 1 for states (S, B, D).
     Call:
         z_h, z_l, x: float (B, S, D).
         padding_mask, layout: passed to the nets.
@@ -71,8 +68,6 @@ class RecursiveCore(keras.layers.Layer):
         l_cycles: int = 2,
         one_step: bool = False,
         unroll: bool = False,
-        chunks: int = 1,
-        batch_axis: int = 0,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -84,8 +79,6 @@ class RecursiveCore(keras.layers.Layer):
         self.l_cycles = l_cycles
         self.one_step = one_step
         self.unroll = unroll
-        self.chunks = chunks
-        self.batch_axis = batch_axis
 
     def build(self, input_shape=None):
         self.low.build()
@@ -121,34 +114,10 @@ class RecursiveCore(keras.layers.Layer):
             return state
 
         if self.h_cycles > 1:
-            states = [ops.stop_gradient(t) for t in (z_h, z_l, x)]
-            if self.chunks > 1:
-                if padding_mask is not None:
-                    raise ValueError(f"chunks={self.chunks} knows no padding mask; use chunks=1")
-                z_h, z_l = _in_chunks(settle, states, self.chunks, self.batch_axis)
-            else:
-                z_h, z_l = settle(*states)
+            z_h, z_l = settle(*(ops.stop_gradient(t) for t in (z_h, z_l, x)))
             z_h, z_l = ops.stop_gradient(z_h), ops.stop_gradient(z_l)
         z_l = refine(z_h, z_l, x, self.one_step)
         if return_scores:
             z_h, scores = high(z_h + z_l, return_scores=True)
             return z_h, z_l, scores
         return high(z_h + z_l), z_l
-
-
-def _in_chunks(function, tensors: list, chunks: int, axis: int):
-    """function(*tensors), computed part after part of the batch axis (0 or 1)."""
-    rows = tensors[0].shape[axis]
-    if rows % chunks:
-        raise ValueError(f"chunks={chunks} does not divide the batch of {rows}; choose a divisor")
-
-    def divide(t):
-        shape = (*t.shape[:axis], chunks, rows // chunks, *t.shape[axis + 1 :])
-        return ops.moveaxis(ops.reshape(t, shape), axis, 0)
-
-    def unite(t):
-        t = ops.moveaxis(t, 0, axis)
-        return ops.reshape(t, (*t.shape[:axis], rows, *t.shape[axis + 2 :]))
-
-    parts = ops.map(lambda part: function(*part), tuple(divide(t) for t in tensors))
-    return tuple(unite(t) for t in parts)

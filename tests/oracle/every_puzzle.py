@@ -33,7 +33,7 @@ BASE = {
     "halt_max_steps": 4,
 }
 CONFIGS = {
-    "mlp_t": TRMConfig(**BASE, mixer="mlp_t", ffn="gated_norm", chunks=2),
+    "mlp_t": TRMConfig(**BASE, mixer="mlp_t", ffn="gated_norm"),
     "attention": TRMConfig(**BASE, ffn="swiglu"),
     "hrm": TRMConfig(**BASE, h_layers=1, one_step=True, q_learning=True),
     "chains": TRMConfig(**BASE, mixer="mlp_t", num_chains=3),
