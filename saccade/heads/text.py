@@ -49,9 +49,12 @@ class TextDecoder(keras.layers.Layer):
         x, scores = self.embedding(tokens), None
         causal = causal_mask(tokens.shape[1])
         readable = ops.expand_dims(memory_mask, 1)
-        for block in self.blocks:
-            reads = block.self_keys_values(x), block.cross_keys_values(memory)
-            x, scores = block(x, *reads, causal, readable, return_scores=True)
+        for i, block in enumerate(self.blocks):
+            reads = block.self_keys_values(x), block.cross_keys_values(memory), causal, readable
+            if return_scores and i == len(self.blocks) - 1:
+                x, scores = block(x, *reads, return_scores=True)
+            else:
+                x = block(x, *reads)
         logits = self.embedding.unembed(self.norm(x))
         return (logits, scores) if return_scores else logits
 

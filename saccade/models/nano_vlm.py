@@ -34,10 +34,7 @@ class NanoVLMConfig:
 
     @classmethod
     def from_json(cls, record: dict) -> "NanoVLMConfig":
-        vision = record["vision"]
-        tower = ViTConfig(
-            **{**vision, "image_size": tuple(vision["image_size"]), "stem": tuple(vision["stem"])}
-        )
+        tower = ViTConfig.from_json(record["vision"])
         return cls(**{**record, "vision": tower, "language": LlamaConfig(**record["language"])})
 
 

@@ -27,6 +27,11 @@ class ViTConfig:
     pixel_std: float = 0.5
     epsilon: float = 1e-6
 
+    @classmethod
+    def from_json(cls, record: dict) -> "ViTConfig":
+        lists = {name: tuple(record[name]) for name in ("image_size", "stem")}
+        return cls(**{**record, **lists})
+
     def grid(self, image_size) -> tuple[int, int]:
         """(rows, columns) of patches of an image of this size."""
         return image_size[0] // self.patch_size, image_size[1] // self.patch_size

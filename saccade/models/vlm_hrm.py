@@ -70,10 +70,7 @@ class VLMHRMConfig:
 
     @classmethod
     def from_json(cls, record: dict) -> "VLMHRMConfig":
-        vision = record["vision"]
-        tower = ViTConfig(
-            **{**vision, "image_size": tuple(vision["image_size"]), "stem": tuple(vision["stem"])}
-        )
+        tower = ViTConfig.from_json(record["vision"])
         return cls(**{**record, "vision": tower, "attributes": tuple(record["attributes"])})
 
 
