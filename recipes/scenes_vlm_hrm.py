@@ -149,7 +149,7 @@ def make_model(config: Config, processor: Processor) -> VLMHRM:
 
 def make_objectives(config: Config) -> dict[str, Recursive]:
     """All reason in one pass: on canvases of equally many patches, in texts of one length."""
-    perceive, refer = Perceive(), Refer(hops_per_step=config.hops_per_step)
+    perceive, refer = Perceive(), Refer(weight=2.0, hops_per_step=config.hops_per_step)
     followed = (perceive, refer, Tell())
     tasks = {
         "vqa": (Answer("vqa"), followed),
@@ -161,12 +161,7 @@ def make_objectives(config: Config) -> dict[str, Recursive]:
         "panels": (Answer("statement"), (perceive,)),
     }
     return {
-        # A text has no one right wording, so its halting value, the share of tokens foreseen, stays far below
-        # that of an answer that is right.
-        name: Recursive(
-            task, also, config.exploration, threshold=0.0 if name == "caption" else None, group="all"
-        )
-        for name, (task, also) in tasks.items()
+        name: Recursive(task, also, config.exploration, group="all") for name, (task, also) in tasks.items()
     }
 
 

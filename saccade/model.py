@@ -2,7 +2,7 @@
 
 import json
 import math
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -74,9 +74,11 @@ class Model(keras.Model):
         (folder / CONFIG).write_text(json.dumps(record, indent=1) + "\n")
 
     @classmethod
-    def load(cls, folder, dtype: str = "float32"):
+    def load(cls, folder, dtype: str = "float32", **changes):
         """Read a directory that `save` wrote; hashes, names and shapes are checked.
 
+        Args: changes: fields of its configuration to replace, such as cycles or thresholds; the weights must
+            still fit.
         Raises: SaccadeError: unreadable, altered, or of another configuration.
         """
         folder = Path(folder)
@@ -87,7 +89,7 @@ class Model(keras.Model):
         if unknown:
             raise SaccadeError(f"{folder / CONFIG} names tasks {unknown}, {cls.__name__} has {cls.tasks}")
         try:
-            config = cls.Config.from_json(record["config"])
+            config = replace(cls.Config.from_json(record["config"]), **changes)
         except (TypeError, KeyError, ValueError) as error:
             raise SaccadeError(f"{folder / CONFIG} is no {cls.__name__} configuration: {error}") from error
         tensors = load_tensors(folder / WEIGHTS, record.get("weights_sha256"))

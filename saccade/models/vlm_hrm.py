@@ -95,7 +95,7 @@ PRESETS = {
         embedding_dim=32,
     ),
     # Half of all questions can be guessed, so "more likely right than not" is no reason to stop: 3 is 95 %.
-    "vlm_hrm_small": VLMHRMConfig(halt_threshold=3.0),
+    "vlm_hrm_small": VLMHRMConfig(),
 }
 
 

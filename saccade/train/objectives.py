@@ -24,14 +24,16 @@ from saccade.recursion.scheduler import refill, where_rows
 class Recursive:
     """One reasoning step with deep supervision; halted slots take fresh examples, no example is discarded.
 
-    loss = task + halt_weight * BCE(q_halt, correct) [+ ponder_weight * (1 - sigmoid(q_halt))]
+    loss = task + halt_weight * BCE(q_halt, done) [+ ponder_weight * (1 - sigmoid(q_halt))]
+
+    done: the task's answer is right, and so is all that a loss of `also` says must be settled before it
+    (`Refer`: the marks of every hop), so that an answer guessed early is no reason to stop.
 
     Args:
         task: see the classes below.
         also: further losses on the same rows (`Perceive`, `Refer`, `Tell`, `Contrast`), added to the task's.
         exploration: probability that a row must take a random minimum number of steps.
         halt_weight, ponder_weight: above; the ponder cost is off by default.
-        threshold: of halting; None = the model's own.
         group: rows of one group reason in one pass; their texts are of one length.
     Source: TRM, arXiv:2510.04871, figure 3; with model.config.q_learning also HRM's q_continue target.
     """
@@ -41,7 +43,6 @@ class Recursive:
     exploration: float = 0.1
     halt_weight: float = 0.5
     ponder_weight: float = 0.0
-    threshold: float | None = None
     group: str = ""
 
     def initial_carry(self, model, batch) -> dict:
@@ -95,17 +96,16 @@ class Recursive:
             results[name] = (loss, carry, metrics, consumed[name])
         return results
 
-    def _finish(self, model, carry, data, state, outputs, layout, seed, further, further_metrics):
+    def _finish(self, model, carry, data, state, outputs, layout, seed, further, further_metrics, settled):
         """Losses and halting of this objective's own rows."""
         limit = model.config.halt_max_steps
         free = carry["state"]["halted"]
         drawn = explore_min_steps(free.shape[0], limit, self.exploration, seed)
         min_steps = ops.where(free, drawn, carry["min_steps"])
         halting = outputs.get("halting", outputs["q_halt"])  # a model may compare something else
-        threshold = model.config.halt_threshold if self.threshold is None else self.threshold
-        halted = should_halt(halting, state["steps"], limit, threshold, min_steps)
+        halted = should_halt(halting, state["steps"], limit, model.config.halt_threshold, min_steps)
         rows, correct, metrics = self.task(model, outputs, data, layout)
-        q_loss = halting_loss(outputs["q_halt"], correct)
+        q_loss = halting_loss(outputs["q_halt"], ops.cast(correct, "float32") * settled)
         if model.config.q_learning:
             q_loss = q_loss + halting_loss(outputs["q_continue"], outputs["q_target"])
         metrics |= further_metrics
@@ -152,28 +152,29 @@ def _encode(model, inputs: dict) -> dict:
 def _further(model, objectives: dict, outputs, data: dict, layouts: dict, rows: dict) -> dict:
     """The losses in `also`, each computed once for the rows of all objectives that name it and see one grid.
 
-    Returns: name -> (loss float32 (B,) or 0, metrics).
+    Returns: name -> (loss float32 (B,) or 0, metrics, settled float32 (B,) or 1).
     """
     users: dict = {}
     for name, objective in objectives.items():
         for loss in objective.also:
             users.setdefault((loss, layouts[name].grid), []).append(name)
-    results: dict = {name: (0.0, {}) for name in objectives}
+    results: dict = {name: (0.0, {}, 1.0) for name in objectives}
     for (loss, _), names in users.items():
         shown = _concatenate(
             [keras.tree.map_structure(lambda t, r=rows[name]: t[r], outputs) for name in names]
         )
         labels = _concatenate([{key: data[name][key] for key in loss.reads} for name in names])
-        values, metrics = loss(model, shown, labels, layouts[names[0]])
+        values, metrics, *settled = loss(model, shown, labels, layouts[names[0]])
         start = 0
         for name in names:
             own = slice(start, start + rows[name].stop - rows[name].start)
             start = own.stop
-            total, found = results[name]
+            total, found, before = results[name]
             shares = {
                 key: (ops.sum(hits[own]), ops.sum(among[own])) for key, (hits, among) in metrics.items()
             }
-            results[name] = total + values[own], found | shares
+            now = ops.cast(settled[0][own], "float32") if settled else 1.0
+            results[name] = total + values[own], found | shares, before * now
     return results
 
 
@@ -227,7 +228,8 @@ class Refer:
         hops_per_step: ask for the marks of a level from the step on that allows so many hops each; None = for
             all marks at every step.
     data: `referents` int (B, N, channels), 1 = meant, 0 = an object that is not, -1 = nothing to say.
-    Returns: loss float32 (B,); metric `referred`: rows with every mark right, of those with any.
+    Returns: loss float32 (B,); metric `referred`: rows with every mark right, of those with any; settled bool
+        (B,): the marks of every hop are asked for by now, and right.
     """
 
     weight: float = 1.0
@@ -236,18 +238,21 @@ class Refer:
 
     def __call__(self, model, outputs, data, layout):
         logits = model.heads["referents"](outputs["hidden"][:, layout.vision])
-        known, wanted = data["referents"] >= 0, data["referents"] > 0
+        labelled, wanted = data["referents"] >= 0, data["referents"] > 0
+        known = labelled
         if self.hops_per_step:
             level = ops.arange(CHANNELS, dtype="int32") // BRANCHES + 1
             within = ops.expand_dims(outputs["steps"], 1) * self.hops_per_step >= level
-            known = ops.logical_and(known, ops.expand_dims(within, 1))
+            known = ops.logical_and(labelled, ops.expand_dims(within, 1))
         loss = losses.binary_cross_entropy(logits, ops.cast(wanted, "float32"))
         flat = (logits.shape[0], -1)
         rows = losses.masked_mean(ops.reshape(loss, flat), ops.reshape(known, flat))
         wrong = ops.any(ops.logical_and(known, ops.not_equal(logits > 0, wanted)), axis=(1, 2))
         told = ops.any(known, axis=(1, 2))
         hits = ops.cast(ops.logical_and(told, ops.logical_not(wrong)), "float32")
-        return self.weight * rows, {"referred": (hits, ops.cast(told, "float32"))}
+        waiting = ops.any(ops.not_equal(labelled, known), axis=(1, 2))
+        settled = ops.logical_not(ops.logical_or(wrong, waiting))
+        return self.weight * rows, {"referred": (hits, ops.cast(told, "float32"))}, settled
 
 
 @dataclass(frozen=True)

@@ -59,7 +59,7 @@ class PuzzleConfig(BaseModel):
 
     Args:
         preset, model: of saccade.models.trm, and fields of it to replace.  init: a model directory to start
-        from. batch: rows that reason at once.
+        from instead of the preset.  batch: rows that reason at once.
         smoothing, stablemax: of the cells' cross-entropy.  halt_weight, exploration: see Recursive.
     """
 
@@ -96,7 +96,7 @@ def build(
     """
     kind = HRM if config.preset.startswith("hrm") else TRM
     if config.init:
-        model = kind.load(config.init, dtype=config.precision)
+        model = kind.load(config.init, dtype=config.precision, **config.model)
     else:
         backend.seed_everything(config.seed)
         model = kind(replace(PRESETS[config.preset], **(changes | config.model)), dtype=config.precision)
