@@ -22,17 +22,8 @@ from saccade.data.text import Tokenizer
 from saccade.models.vlm_hrm import PRESETS, VLMHRM, preset
 from saccade.pipeline import Pipeline
 from saccade.train.config import TrainConfig
-from saccade.train.objectives import (
-    Answer,
-    AnswerAndExplain,
-    Contrast,
-    Ground,
-    Perceive,
-    Recursive,
-    Refer,
-    Tell,
-    Write,
-)
+from saccade.train.labels import Contrast, Perceive, Refer, Tell
+from saccade.train.objectives import Answer, AnswerAndExplain, Ground, Recursive, Write
 from saccade.train.stream import Stream
 from saccade.train.trainer import Trainer
 

@@ -10,8 +10,7 @@ from keras import ops
 
 from saccade import losses
 from saccade.data.puzzles import maze
-from saccade.recursion.halting import explore_min_steps, halting_loss, should_halt
-from saccade.recursion.scheduler import refill, where_rows
+from saccade.train.objectives import Recursive
 
 
 @dataclass(frozen=True)
@@ -42,75 +41,75 @@ class Fill:
 
 
 @dataclass(frozen=True)
-class WinnerTakesAll:
-    """K chains of reasoning for every puzzle, from different first z_l; the one of least loss teaches.
+class Chains:
+    """A model whose every row reasons in K chains, from different first z_l.
+
+    K is its num_chains. z_h and z_l are (B, K, S, D) in its states; a step gives everything for each chain,
+    (B, K, ...).
+    """
+
+    model: Any
+
+    @property
+    def config(self):
+        return self.model.config
+
+    def encode(self, batch):
+        return self.model.encode(batch)
+
+    def layout(self, batch):
+        return self.model.layout(batch)
+
+    def initial_carry(self, x) -> dict:
+        first = [self.model.initial_carry(x, chain) for chain in range(self.config.num_chains)]
+        return first[0] | {key: ops.stack([own[key] for own in first], axis=1) for key in ("z_h", "z_l")}
+
+    def step(self, carry, x, mask, layout=None):
+        chains = self.config.num_chains
+        x, mask, steps, halted = (
+            ops.repeat(t, chains, axis=0) for t in (x, mask, carry["steps"], carry["halted"])
+        )
+        state = {"z_h": _merge(carry["z_h"]), "z_l": _merge(carry["z_l"]), "steps": steps, "halted": halted}
+        stepped = self.model.step(state, x, mask, layout)
+        return keras.tree.map_structure(lambda t: ops.reshape(t, (-1, chains, *t.shape[1:])), stepped)
+
+
+def _merge(t):
+    """(B, K, ...) -> (B * K, ...)."""
+    return ops.reshape(t, (-1, *t.shape[2:]))
+
+
+@dataclass(frozen=True)
+class WinnerTakesAll(Recursive):
+    """K chains of reasoning for every puzzle; the one of least loss teaches.
 
     Only the winner's loss is learnt from, so a chain may specialise. Every chain goes on from its own z_l
     and from the winner's z_h; the winner decides about halting. Solving needs one chain, the first.
 
     K is the model's num_chains; K = 1 is `Recursive`, at K times the price otherwise.
 
-    Args: see saccade.train.objectives.Recursive.
     Source: Speed is Confidence, arXiv:2601.19085.
     """
 
-    task: Any
-    exploration: float = 0.1
-    halt_weight: float = 0.5
-
     def initial_carry(self, model, batch) -> dict:
-        state = self._first(model, batch)
-        count = state["steps"].shape[0] // model.config.num_chains
-        every = ops.ones((count,), dtype="bool")
-        return {"data": batch, "state": state, "halted": every, "min_steps": ops.ones((count,), "int32")}
-
-    def _first(self, model, data) -> dict:
-        x, _ = self._encode(model, data)
-        chains = model.config.num_chains
-        return model.initial_carry(x, ops.arange(x.shape[0], dtype="int32") % chains)
-
-    def _encode(self, model, data):
-        x, mask = model.encode(self.task.inputs(data))
-        return ops.repeat(x, model.config.num_chains, axis=0), ops.repeat(
-            mask, model.config.num_chains, axis=0
-        )
+        return super().initial_carry(Chains(model), batch)
 
     def __call__(self, model, carry, batch, seed):
-        chains, limit = model.config.num_chains, model.config.halt_max_steps
-        free = carry["halted"]
-        data, consumed = refill(free, carry["data"], batch)
-        x, mask = self._encode(model, data)
-        state = where_rows(ops.repeat(free, chains), self._first(model, data), carry["state"])
-        state, outputs = model.step(state, x, mask)
+        return super().__call__(Chains(model), carry, batch, seed)
+
+    def _finish(self, model, carry, data, state, outputs, layout, seed, further, further_metrics, settled):
+        chains = model.config.num_chains
+        outputs = {key: _merge(outputs[key]) for key in ("logits", "q_halt", "halting")}
         each = keras.tree.map_structure(lambda t: ops.repeat(t, chains, axis=0), data)
-        rows, correct, _ = self.task(model, outputs, each, None)
-        winner = ops.argmin(ops.stop_gradient(ops.reshape(rows, (-1, chains))), axis=-1)
-        winner = ops.cast(winner, "int32") + ops.arange(free.shape[0], dtype="int32") * chains
-
-        def own(t):
-            return ops.take(t, winner, axis=0)
-
-        steps, correct = own(state["steps"]), own(correct)
-        drawn = explore_min_steps(free.shape[0], limit, self.exploration, seed)
-        min_steps = ops.where(free, drawn, carry["min_steps"])
-        halted = should_halt(own(outputs["halting"]), steps, limit, min_steps=min_steps)
-        q_loss = halting_loss(own(outputs["q_halt"]), correct)
-        loss = ops.mean(own(rows) + self.halt_weight * q_loss)
-        done = ops.cast(halted, "float32")
-        count = ops.sum(done)
-        metrics = {
-            "correct": (ops.sum(ops.cast(correct, "float32") * done), count),
-            "steps": (ops.sum(ops.cast(steps, "float32") * done), count),
-            "q_loss": ops.mean(q_loss),
-            "first_wins": ops.mean(ops.cast(ops.equal(winner % chains, 0), "float32")),
-        }
-        state = {**state, "z_h": ops.repeat(own(state["z_h"]), chains, axis=0)}
-        return (
-            loss,
-            {"data": data, "state": state, "halted": halted, "min_steps": min_steps},
-            metrics,
-            consumed,
-        )
+        rows = ops.stop_gradient(self.task(model, outputs, each, layout)[0])
+        best = ops.cast(ops.argmin(ops.reshape(rows, (-1, chains)), axis=-1), "int32")
+        winner = best + ops.arange(best.shape[0], dtype="int32") * chains
+        outputs = {key: ops.take(t, winner, axis=0) for key, t in outputs.items()}
+        z_h = ops.expand_dims(ops.take(_merge(state["z_h"]), winner, axis=0), 1)
+        state = state | {"z_h": ops.repeat(z_h, chains, axis=1), "steps": state["steps"][:, 0]}
+        first = ops.mean(ops.cast(ops.equal(best, 0), "float32"))
+        metrics = further_metrics | {"first_wins": first}
+        return super()._finish(model, carry, data, state, outputs, layout, seed, further, metrics, settled)
 
 
 @dataclass(frozen=True)

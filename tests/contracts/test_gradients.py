@@ -8,17 +8,8 @@ import pytest
 import tiny
 
 from saccade.models.vlm_hrm import for_task
-from saccade.train.objectives import (
-    Answer,
-    AnswerAndExplain,
-    Contrast,
-    Ground,
-    Perceive,
-    Recursive,
-    Refer,
-    Tell,
-    Write,
-)
+from saccade.train.labels import Contrast, Perceive, Refer, Tell
+from saccade.train.objectives import Answer, AnswerAndExplain, Ground, Recursive, Write
 
 RECURSIVE = {
     "vqa": Recursive(Answer("vqa", smoothing=0.1)),

@@ -16,17 +16,8 @@ from saccade.decoding.settings import GenerationConfig
 from saccade.generate import generate
 from saccade.models.vlm_hrm import VLMHRM, for_task
 from saccade.recursion.scheduler import run_slots
-from saccade.train.objectives import (
-    Answer,
-    AnswerAndExplain,
-    Contrast,
-    Ground,
-    Perceive,
-    Recursive,
-    Refer,
-    Tell,
-    Write,
-)
+from saccade.train.labels import Contrast, Perceive, Refer, Tell
+from saccade.train.objectives import Answer, AnswerAndExplain, Ground, Recursive, Write
 
 OBJECTIVES = {
     "vqa": Recursive(Answer("vqa", smoothing=0.1), (Perceive(), Refer(), Tell()), ponder_weight=0.1),

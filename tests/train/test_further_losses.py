@@ -10,7 +10,7 @@ from reference import log_softmax, to_numpy
 
 from saccade.data.scenes.referents import BRANCHES, CHANNELS
 from saccade.models.vlm_hrm import Layout
-from saccade.train.objectives import Contrast, Perceive, Refer, Tell
+from saccade.train.labels import Contrast, Perceive, Refer, Tell
 
 B, GRID = tiny.B, (2, 3)
 N = GRID[0] * GRID[1]
@@ -38,7 +38,7 @@ def outputs():
 
 def of(loss, model, outputs, data):
     """(rows, metrics) in NumPy, of the labels that the loss says it reads."""
-    rows, metrics = loss(model, outputs, {key: data[key] for key in loss.reads}, LAYOUT)
+    rows, metrics, *_ = loss(model, outputs, {key: data[key] for key in loss.reads}, LAYOUT)
     assert str(rows.dtype).endswith("float32")
     assert rows.shape == (B,)
     return to_numpy(rows), {key: tuple(to_numpy(v) for v in value) for key, value in metrics.items()}

@@ -12,7 +12,8 @@ import tiny
 from reference import to_numpy
 
 from saccade.models.vlm_hrm import Layout
-from saccade.train.objectives import Answer, Contrast, Ground, Perceive, Recursive, Refer, Tell
+from saccade.train.labels import Contrast, Perceive, Refer, Tell
+from saccade.train.objectives import Answer, Ground, Recursive
 
 # Exploration draws random numbers, and one pass draws others than two do. Contrast compares the rows that
 # name it with each other, so one objective alone may.
