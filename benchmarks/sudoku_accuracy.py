@@ -1,13 +1,14 @@
 """What share of Sudokus a model solves: `python benchmarks/sudoku_accuracy.py --model DIR --file val.txt`.
 
-One line a mode: all steps (as published), halting at several thresholds, and search with --rounds of --rows
-tries. Every answer is checked against the rules. Prints the share solved, mean steps and puzzles/s (of the
-second run of each mode; the first compiles). Without a file it makes --made puzzles, without a model it takes
-an untrained one.
+One line a mode: all steps (as published), halting at several thresholds, and search with --rounds of tries.
+Every answer is checked against the rules. Prints the share solved, mean steps and puzzles/s (of the second
+run of each mode; the first compiles). Without a file it makes --made puzzles, without a model it takes an
+untrained one.
 """
 
 import argparse
 import time
+from dataclasses import replace
 
 import numpy as np
 
@@ -24,10 +25,10 @@ def main() -> None:
     parser.add_argument("--model", help="a directory; default: a small untrained model")
     parser.add_argument("--file", help="one puzzle a line")
     parser.add_argument("--made", type=int, default=20)
-    parser.add_argument("--slots", type=int, default=256, help="puzzles that reason at once")
+    parser.add_argument("--slots", type=int, help="puzzles that reason at once; default: by the device")
     parser.add_argument("--thresholds", type=float, nargs="+", default=[-2.0, 0.0, 2.0, 4.0])
-    parser.add_argument("--rounds", type=int, default=8)
-    parser.add_argument("--rows", type=int, default=256, help="tries in one call of the search")
+    parser.add_argument("--rounds", type=int, default=8, help="of the search")
+    parser.add_argument("--steps", type=int, default=8, help="at most so many in a try of the search")
     parser.add_argument("--noise", type=float, default=0.5)
     options = parser.parse_args()
     if options.model:
@@ -40,11 +41,11 @@ def main() -> None:
         rng = np.random.default_rng(0)
         box = round(model.model.config.seq_len**0.25)
         puzzles = np.stack([sudoku.generate(rng, box)[0] for _ in range(options.made)])
-    search = Search(options.rounds, options.rows, options.noise, sudoku.draw_moves)
+    search = Search(options.rounds, None, options.steps, options.noise, sudoku.draw_moves)
     runs = [("fixed", None, {}), *(("halting", t, {}) for t in options.thresholds)]
     runs += [
         ("search", 0.0, {"search": search}),
-        ("search", 0.0, {"search": Search(moves=None, rows=options.rows)}),
+        ("search", 0.0, {"search": replace(search, moves=None)}),
     ]
     names = ["all steps", *(f"halting at {t:g}" for t in options.thresholds), "search", "search, noise only"]
     for name, (mode, threshold, further) in zip(names, runs, strict=True):

@@ -46,11 +46,12 @@ class PuzzleModel:
         self.kind = _KIND_OF_VOCABULARY[vocabulary]
         self.solver = Solver(model)
 
-    def solve(self, puzzle, mode: str = "search", seed: int = 0):
+    def solve(self, puzzle, mode: str = "search", seed: int = 0, seconds: float | None = None):
         """Solve one puzzle, given as text or as an array of cells, and check the answer.
 
         The puzzle itself is checked first, by exact methods: that it has one solution (a maze: a way).
 
+        Args: mode: see Solver.solve.  seconds: of `search`, see Search.
         Returns: a Solution; look at `valid`: the model may fail.
         Raises: SaccadeError: unreadable, contradictory, ambiguous, already solved, without a way, or of a
             size this model was not made for.
@@ -59,16 +60,23 @@ class PuzzleModel:
         cells = kind.parse(puzzle) if isinstance(puzzle, str) else np.asarray(puzzle).ravel()
         self._check_size(len(cells))
         kind.check(cells)
-        return self.solve_many(cells[None], mode, seed=seed)[0]
+        return self.solve_many(cells[None], mode, seed=seed, seconds=seconds)[0]
 
-    def solve_many(self, puzzles, mode: str = "halting", slots: int = 256, seed: int = 0) -> list:
+    def solve_many(
+        self,
+        puzzles,
+        mode: str = "halting",
+        slots: int | None = None,
+        seed: int = 0,
+        seconds: float | None = None,
+    ) -> list:
         """Solve int (N, cells) puzzles: Solutions. Only the answers are checked, not the puzzles."""
         from saccade.solve import Search
 
         kind = KINDS[self.kind]
         puzzles = np.asarray(puzzles)
         self._check_size(puzzles.shape[1])
-        search = Search(moves=kind.draw_moves)
+        search = Search(moves=kind.draw_moves, seconds=seconds)
         return self.solver.solve(puzzles, kind.solved, mode, slots, search=search, seed=seed)
 
     def _check_size(self, cells: int) -> None:

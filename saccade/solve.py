@@ -1,7 +1,9 @@
 """A trained TRM or HRM solves puzzles: compiled calls over many, search, and what is right of it."""
 
+import math
+import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import keras
 import numpy as np
@@ -36,17 +38,25 @@ class Search:
     """How to go on with puzzles whose first answer breaks the rules: turned another way, from noisy states.
 
     Args:
-        rounds: at most so many calls.  rows: puzzles and tries side by side in a call.
+        rounds: at most so many calls in which a puzzle is tried.  seconds: none begins later; None = any
+            time.
+        steps: at most so many in a try: few are solved later, and another turn costs less than waiting.
         noise: standard deviation of what is added to the first z_l.
         moves: (rng, puzzles) -> Moves that keep a puzzle what it is; None = only noise.
     Source: sampled recursions chosen by q, as PTRM; turned puzzles, as the test-time augmentation of Speed is
         Confidence (arXiv:2601.19085).
     """
 
-    rounds: int = 8
-    rows: int = 16
+    rounds: int = 64
+    seconds: float | None = None
+    steps: int = 8
     noise: float = 0.5
     moves: Callable | None = None
+
+
+def default_slots() -> int:
+    """How many puzzles reason at once: a CPU is as fast with few, and waits less for the last."""
+    return 8 if backend.device_name() == "cpu" else 256
 
 
 class Solver:
@@ -92,7 +102,7 @@ class Solver:
         puzzles,
         valid: Callable,
         mode: str = "halting",
-        slots: int = 256,
+        slots: int | None = None,
         threshold: float | None = None,
         search: Search | None = None,
         seed: int = 0,
@@ -104,12 +114,14 @@ class Solver:
             mode: `halting` stops each puzzle when the model believes its answer, and gives its slot to the
                 next; `fixed` takes all steps, as published; `search` is halting, then `search` for those that
                 failed.
-            slots: puzzles that reason at once.  threshold: of halting; None = the model's.
+            slots: puzzles that reason at once; None = `default_slots`.  threshold: of halting; None = the
+                model's.
         Raises: SaccadeError: an unknown mode.
         """
         if mode not in MODES:
             raise SaccadeError(f"unknown mode {mode!r}; use one of {', '.join(MODES)}")
         puzzles = np.asarray(puzzles)
+        slots = slots or default_slots()
         run = self.fixed if mode == "fixed" else self.halting
         options = {} if mode == "fixed" else {"threshold": threshold}
         cells, q_halt, steps = run(puzzles, slots=slots, **options)
@@ -118,87 +130,83 @@ class Solver:
             for row in zip(cells, valid(puzzles, cells).tolist(), steps.tolist(), _share(q_halt), strict=True)
         ]
         if mode == "search":
-            self._search(puzzles, valid, found, search or Search(), np.random.default_rng(seed))
+            self._search(puzzles, valid, found, search or Search(), slots, np.random.default_rng(seed))
         return found
 
-    def _search(self, puzzles, valid, found: list[Solution], search: Search, rng) -> None:
+    def _search(self, puzzles, valid, found: list[Solution], search: Search, slots: int, rng) -> None:
         """Replace what is not valid in `found` by something valid, or by what the model believes most."""
-        for _ in range(search.rounds):
-            failed = [i for i, solution in enumerate(found) if not solution.valid]
-            if not failed:
-                return
-            for begin in range(0, len(failed), search.rows):
-                some = failed[begin : begin + search.rows]
-                rows = np.resize(some, search.rows)  # a few puzzles get several tries at once
+        end = math.inf if search.seconds is None else time.monotonic() + search.seconds
+        failed = [i for i, solution in enumerate(found) if not solution.valid]
+        tries = min(slots, len(failed))  # side by side, always as many: one shape, one compilation
+        for _ in range(search.rounds if failed else 0):
+            for begin in range(0, len(failed), tries):
+                if time.monotonic() >= end:
+                    return
+                some = failed[begin : begin + tries]
+                rows = np.resize(some, tries)  # a few puzzles get several tries at once
                 given = puzzles[rows]
                 moves = search.moves(rng, given) if search.moves else None
-                cells, q_halt = self.sample(moves.apply(given) if moves else given, search.noise, rng)
+                cells, q_halt, steps = self.halting(
+                    moves.apply(given) if moves else given,
+                    slots=tries,
+                    noise=search.noise * rng.standard_normal(self._state_shape(tries)),
+                    max_steps=search.steps,
+                )
                 cells = moves.undo(cells) if moves else cells
                 right = valid(given, cells)
                 for i in some:
                     own = np.flatnonzero(rows == i)
                     best = own[np.lexsort((q_halt[own], right[own]))[-1]]
-                    found[i] = self._better(found[i], cells[best], bool(right[best]), q_halt[best], len(own))
+                    new = Solution(
+                        cells[best], bool(right[best]), int(steps[own].sum()), _share(q_halt[best]), len(own)
+                    )
+                    found[i] = _better(found[i], new)
+            failed = [i for i in failed if not found[i].valid]
 
-    def _better(self, old: Solution, cells, right: bool, q_halt: float, tries: int) -> Solution:
-        steps, tries = old.steps + tries * self.model.config.halt_max_steps, old.tries + tries
-        confidence = _share(q_halt)
-        if not right and confidence <= old.confidence:
-            cells, confidence = old.grid, old.confidence
-        return Solution(cells, right, steps, confidence, tries)
+    def _state_shape(self, rows: int) -> tuple[int, int, int]:
+        return rows, self.model.config.length, self.model.config.dim
 
-    def halting(self, tokens, puzzle=None, slots: int = 256, threshold: float | None = None):
+    def halting(
+        self,
+        tokens,
+        puzzle=None,
+        slots: int = 256,
+        threshold: float | None = None,
+        noise=None,
+        max_steps: int | None = None,
+    ):
         """Every puzzle stops by itself; its slot takes the next at once, all in one compiled call.
 
+        Args: noise: float (slots, S, D), added to the first z_l of each puzzle of a slot; None = 0.
+            threshold, max_steps: of halting; None = the model's.
         Returns: cells int8 (N, L), q_halt float32 (N,), steps int32 (N,).
         """
-        slots = min(slots, len(tokens))
-        limit = self.model.config.halt_threshold if threshold is None else threshold
+        slots, config = min(slots, len(tokens)), self.model.config
+        limit = config.halt_threshold if threshold is None else threshold
+        most = config.halt_max_steps if max_steps is None else min(max_steps, config.halt_max_steps)
+        drawn = np.zeros(self._state_shape(slots), np.float32) if noise is None else np.float32(noise)
 
-        def function(batch, threshold):
+        def function(batch, noise, threshold, max_steps):
             x, mask = self.model.encode(batch)
-            result, steps = run_slots(
-                lambda carry, x, mask: self.model.step(carry, x, mask, threshold=threshold),
-                self.model.initial_carry,
-                x,
-                mask,
-                _read,
-                slots,
-            )
+
+            def first(x):
+                carry = self.model.initial_carry(x)
+                return {**carry, "z_l": carry["z_l"] + ops.cast(noise, x.dtype)}
+
+            @backend.jit  # run_slots traces it twice otherwise
+            def step(carry, x, mask):
+                return self.model.step(carry, x, mask, threshold=threshold, max_steps=max_steps)
+
+            result, steps = run_slots(step, first, x, mask, _read, slots)
             return *result, steps
 
-        return self._call(("halting", slots), function, as_batch(tokens, puzzle), np.float32(limit))
+        limits = np.float32(limit), np.int32(most)
+        return self._call(("halting", slots), function, as_batch(tokens, puzzle), drawn, *limits)
 
     def fixed(self, tokens, puzzle=None, slots: int = 256):
         """Every puzzle takes all steps: the published evaluation. Returns: as `halting`."""
         cells, q_halt = self.last(tokens, puzzle, min(slots, len(tokens)))
         return cells, q_halt, np.full(len(tokens), self.model.config.halt_max_steps, np.int32)
-
-    def sample(self, tokens, noise: float, rng: np.random.Generator, puzzle=None):
-        """All steps from noisy first states; the answer of the step the model believed most.
-
-        Returns: cells int8 (N, L), q_halt float32 (N,).
-        """
-        shape = (len(tokens), self.model.config.length, self.model.config.dim)
-
-        def function(batch, noise):
-            x, mask = self.model.encode(batch)
-            carry = self.model.initial_carry(x)
-            carry = {**carry, "z_l": carry["z_l"] + ops.cast(noise, x.dtype)}
-            carry, outputs = self.model.step(carry, x, mask)
-
-            def body(_, state):
-                carry, (cells, best) = state
-                carry, outputs = self.model.step(carry, x, mask)
-                new, q_halt = _read(outputs)
-                surer = q_halt > best
-                return carry, (ops.where(ops.expand_dims(surer, 1), new, cells), ops.maximum(q_halt, best))
-
-            steps = self.model.config.halt_max_steps - 1
-            return ops.fori_loop(0, steps, body, (carry, _read(outputs)))[1]
-
-        drawn = (noise * rng.standard_normal(shape)).astype(np.float32)
-        return self._call(("sample", len(tokens)), function, as_batch(tokens, puzzle), drawn)
 
     def last(self, tokens, puzzle=None, batch_size: int = 256) -> tuple[np.ndarray, np.ndarray]:
         """The answer after all steps, batch after batch.
@@ -229,6 +237,12 @@ class Solver:
 
 def _read(outputs):
     return ops.cast(ops.argmax(outputs["logits"], axis=-1), "int8"), ops.cast(outputs["q_halt"], "float32")
+
+
+def _better(old: Solution, new: Solution) -> Solution:
+    """The new one if it is valid, else the one believed most; steps and tries are those of both."""
+    kept = new if new.valid or new.confidence > old.confidence else old
+    return replace(kept, steps=old.steps + new.steps, tries=old.tries + new.tries)
 
 
 def _share(q_halt):

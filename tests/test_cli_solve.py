@@ -26,7 +26,7 @@ class Fake:
         self.rules = {"sudoku": sudoku, "maze": maze}[kind]
         self.right = right
 
-    def solve_many(self, puzzles, mode, seed=0):
+    def solve_many(self, puzzles, mode, seed=0, seconds=None):
         grid = self.rules.check(puzzles[0])
         if not self.right:
             grid = np.roll(grid, 1)

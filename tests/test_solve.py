@@ -8,7 +8,7 @@ from saccade.data.puzzles import maze, sudoku
 from saccade.errors import SaccadeError
 from saccade.models.trm import TRM, preset
 from saccade.puzzles import KINDS, PuzzleModel, load_puzzle_model
-from saccade.solve import Search, Solver, measure
+from saccade.solve import Search, Solver, as_batch, measure
 
 SMALL = {"dim": 16, "num_heads": 2, "multiple": 8, "h_cycles": 2, "l_cycles": 1, "halt_max_steps": 5}
 
@@ -62,15 +62,30 @@ def test_measure(model, puzzles):
     assert measure(solver, puzzles, lambda cells: cells[:, 0] >= 0, threshold=1e9)["mean_steps"] == 5
 
 
-def test_sampling_without_noise_gives_the_surest_step(model, puzzles):
+def test_noise_belongs_to_the_slot_and_steps_can_be_limited(model, puzzles):
     solver = Solver(model)
+    rng = np.random.default_rng(0)
+    noise = rng.standard_normal((11, 17, 16))
+    cells, q_halt, steps = solver.halting(puzzles, noise=noise, threshold=1e9)
+    assert (steps == 5).all()
+    x, mask = model.encode(as_batch(puzzles))
+    carry = model.initial_carry(x)
+    carry = {**carry, "z_l": carry["z_l"] + noise.astype(np.float32)}
+    for _ in range(5):
+        carry, outputs = model.step(carry, x, mask)
+    np.testing.assert_array_equal(cells, reference.to_numpy(outputs["logits"]).argmax(-1))
+    np.testing.assert_allclose(q_halt, reference.to_numpy(outputs["q_halt"]), atol=1e-4)
     trace = solver.trace(puzzles)
-    best = trace["q_halt"].argmax(0)
-    cells, q_halt = solver.sample(puzzles, 0.0, np.random.default_rng(0))
-    np.testing.assert_array_equal(cells, trace["cells"][best, np.arange(11)])
-    np.testing.assert_allclose(q_halt, trace["q_halt"].max(0), atol=1e-4)
-    noisy, _ = solver.sample(puzzles, 1.0, np.random.default_rng(0))
-    assert (noisy != cells).any()
+    assert (cells != trace["cells"][-1]).any()
+    for most, taken in ((3, 3), (99, 5)):
+        cells, _, steps = solver.halting(puzzles, threshold=1e9, max_steps=most)
+        assert (steps == taken).all()
+        np.testing.assert_array_equal(cells, trace["cells"][taken - 1])
+    # One slot: the second puzzle starts with the same noise as the first.
+    same = np.repeat(puzzles[:1], 2, axis=0)
+    cells, q_halt, _ = solver.halting(same, slots=1, noise=noise[:1], threshold=1e9)
+    np.testing.assert_array_equal(cells[0], cells[1])
+    assert q_halt[0] == q_halt[1]
 
 
 class Guesser(Solver):
@@ -78,37 +93,61 @@ class Guesser(Solver):
 
     def __init__(self, model):
         super().__init__(model)
-        self.calls = 0
+        self.calls = []
 
-    def halting(self, tokens, puzzle=None, slots=256, threshold=None):
-        return np.ones_like(tokens), np.zeros(len(tokens)), np.ones(len(tokens), np.int32)
-
-    def sample(self, tokens, noise, rng, puzzle=None):
-        self.calls += 1
+    def halting(self, tokens, puzzle=None, slots=256, threshold=None, noise=None, max_steps=None):
+        if noise is None:
+            return np.ones_like(tokens), np.zeros(len(tokens)), np.ones(len(tokens), np.int32)
+        self.calls.append((len(tokens), slots, noise.shape, max_steps))
         grids = np.stack([sudoku.check(row) for row in tokens])
         known = grids[:, 0] == 1
-        return np.where(known[:, None], grids, 1).astype(np.int8), np.where(known, -3.0, 2.0)
+        cells = np.where(known[:, None], grids, 1).astype(np.int8)
+        return cells, np.where(known, -3.0, 2.0), np.full(len(tokens), 4, np.int32)
 
 
 def test_search_goes_on_until_the_rules_are_kept(model, puzzles):
     solver = Guesser(model)
-    found = solver.solve(puzzles, sudoku.solved, "search", search=Search(20, 4, 0.1, sudoku.draw_moves))
+    found = solver.solve(
+        puzzles, sudoku.solved, "search", slots=4, search=Search(20, moves=sudoku.draw_moves, steps=4)
+    )
     assert all(solution.valid for solution in found)
     assert sudoku.solved(puzzles, np.stack([solution.grid for solution in found])).all()
     for solution in found:  # valid beats believed
         assert solution.confidence == pytest.approx(1 / (1 + np.exp(3)))
         assert solution.tries > 1
-        assert solution.steps == 1 + (solution.tries - 1) * 5
+        assert solution.steps == 1 + (solution.tries - 1) * 4
+    assert set(solver.calls) == {(4, 4, (4, 17, 16), 4)}  # one shape: one compilation
+    assert sum(solution.tries - 1 for solution in found) == 4 * len(solver.calls)
 
 
 def test_search_that_fails_says_so(model, puzzles):
     solver = Guesser(model)
-    found = solver.solve(puzzles, sudoku.solved, "search", search=Search(3, 4, 0.1, None))
+    found = solver.solve(puzzles, sudoku.solved, "search", slots=4, search=Search(3))
     solved = [solution.valid for solution in found]
     truth = [sudoku.check(puzzle)[0] == 1 for puzzle in puzzles]  # never turned: a 1 there, or never
     assert solved == truth
     assert 0 < sum(truth) < 11
     assert not any(sudoku.is_solution(p, s.grid) for p, s in zip(puzzles, found, strict=True) if not s.valid)
+    believed = [solution.confidence for solution in found if not solution.valid]
+    np.testing.assert_allclose(believed, 1 / (1 + np.exp(-2)))
+
+
+def test_search_begins_nothing_when_its_time_is_over(model, puzzles, monkeypatch):
+    clock = iter(np.arange(0.0, 100.0, 2.0))  # every look at it takes two seconds
+    monkeypatch.setattr("saccade.solve.time.monotonic", lambda: next(clock))
+    solver = Guesser(model)
+    found = solver.solve(puzzles[:1], lambda *_: np.array([False]), "search", search=Search(9, seconds=6.0))
+    assert len(solver.calls) == 2  # at 2 and 4 seconds, not at 6
+    assert found[0].tries == 3
+    assert not solver.solve(puzzles[:1], sudoku.solved, "search", search=Search(9, seconds=0.0))[0].valid
+    assert len(solver.calls) == 2
+
+
+def test_a_search_may_have_nothing_to_do(model, puzzles):
+    solver = Guesser(model)
+    found = solver.solve(puzzles, lambda *_: np.ones(11, bool), "search", search=Search(9))
+    assert {(s.valid, s.tries) for s in found} == {(True, 1)}
+    assert not solver.calls
 
 
 def test_unknown_mode(model, puzzles):

@@ -21,6 +21,7 @@ ModeOption: Any = typer.Option(
     "--mode",
     help="halting: stop when sure; fixed: all steps; search: then try again if rules are broken.",
 )
+SecondsOption: Any = typer.Option(20.0, "--seconds", min=0.0, help="search: no try begins later.")
 SeedOption: Any = typer.Option(0, "--seed", min=0, help="Of the search.")
 
 group = typer.Typer(help="Solve a puzzle, and check the answer against its rules.", no_args_is_help=True)
@@ -30,12 +31,13 @@ group = typer.Typer(help="Solve a puzzle, and check the answer against its rules
 def sudoku(
     puzzle: str = typer.Argument(metavar="PUZZLE", help="81 characters, a dot for a blank (16 for 4 x 4)."),
     mode: Mode = ModeOption,
+    seconds: float = SecondsOption,
     seed: int = SeedOption,
     model: str = typer.Option("trm_sudoku", "--model", "-m", help="A bundled model's name or a directory."),
     json: bool = JsonOption,
 ) -> None:
     """Solve a Sudoku."""
-    _solve("sudoku", puzzle, model, mode, seed, json)
+    _solve("sudoku", puzzle, model, mode, seconds, seed, json)
 
 
 @group.command()
@@ -44,6 +46,7 @@ def maze(
         metavar="FILE", help="A text file: # wall, dot or space open, S start, G goal."
     ),
     mode: Mode = ModeOption,
+    seconds: float = SecondsOption,
     seed: int = SeedOption,
     model: str = typer.Option("trm_maze", "--model", "-m", help="A bundled model's name or a directory."),
     json: bool = JsonOption,
@@ -53,21 +56,23 @@ def maze(
         text = Path(file).read_text()
     except (OSError, UnicodeDecodeError) as error:
         raise SaccadeError(f"cannot read the maze {file}: {error}; give a text file") from error
-    _solve("maze", text, model, mode, seed, json)
+    _solve("maze", text, model, mode, seconds, seed, json)
 
 
-def _solve(kind: str, text: str, name: str, mode: Mode, seed: int, as_json: bool) -> None:
+def _solve(kind: str, text: str, name: str, mode: Mode, seconds: float, seed: int, as_json: bool) -> None:
     from saccade.puzzles import KINDS, load_puzzle_model
 
     rules = KINDS[kind]
     cells = rules.parse(text)
     rules.check(cells)  # what is wrong with the puzzle is told before the model is loaded
     model = load_puzzle_model(name, kind)
-    solution = model.solve_many(cells[None], str(mode), seed=seed)[0]
+    solution = model.solve_many(cells[None], str(mode), seed=seed, seconds=seconds)[0]
     if not solution.valid:
+        more = f"more --seconds than {seconds:g}" if mode is Mode.search else "--mode search"
         raise SaccadeError(
-            f"the model found no answer that keeps the rules in {plural(solution.steps, 'step')}; "
-            "use --mode search, another --seed or another --model"
+            f"the model found no answer that keeps the rules in {plural(solution.steps, 'step')}"
+            f"{_tries(solution)}; "
+            f"use {more}, another --seed or another --model"
         )
     if as_json:
         side = round(len(solution.grid) ** 0.5)
@@ -81,8 +86,12 @@ def _solve(kind: str, text: str, name: str, mode: Mode, seed: int, as_json: bool
             }
         )
     say(rules.show(solution.grid), "bold")
-    tries = "" if solution.tries == 1 else f", {solution.tries} tries"
-    return say(f"valid, {plural(solution.steps, 'step')}, confidence {solution.confidence:.1%}{tries}", "dim")
+    effort = f"{plural(solution.steps, 'step')}, confidence {solution.confidence:.1%}{_tries(solution)}"
+    return say(f"valid, {effort}", "dim")
+
+
+def _tries(solution) -> str:
+    return "" if solution.tries == 1 else f", {solution.tries} tries"
 
 
 def register(app: typer.Typer) -> None:
