@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +25,7 @@ from saccade.train.puzzles import (
     collate_indices,
 )
 from saccade.train.stream import Stream
-from saccade.train.trainer import Trainer
+from saccade.train.trainer import Result, Trainer
 
 # The published TRM's optimisers: AdamATan2 for everything, sign SGD for the puzzle embedding.
 PUBLISHED = TrainConfig(
@@ -85,13 +85,14 @@ def build(
     draw: Callable,
     size: int,
     evaluate: Callable[[Solver], dict[str, float]],
+    start: TRM | None = None,
     **changes,
 ) -> Trainer:
     """A Trainer that draws puzzles on the device, solves held-out ones as it goes, and writes out_dir/model.
 
     Args:
         name: of the stream.  draw, size: of the training puzzles, see Drawn.
-        evaluate: what to log of a solver.
+        evaluate: what to log of a solver.  start: whose weights to start from.
         changes: fields of the preset that the data decides.
     """
     kind = HRM if config.preset.startswith("hrm") else TRM
@@ -100,6 +101,9 @@ def build(
     else:
         backend.seed_everything(config.seed)
         model = kind(replace(PRESETS[config.preset], **(changes | config.model)), dtype=config.precision)
+    if start is not None:
+        for own, other in zip(model.variables, start.variables, strict=True):
+            own.assign(other.value)
     task = Fill(config.smoothing, config.stablemax)
     learn = WinnerTakesAll if model.config.num_chains > 1 else Recursive
     objective = learn(task, exploration=config.exploration, halt_weight=config.halt_weight)
@@ -117,21 +121,33 @@ def build(
     )
 
 
+class Stage(BaseModel):
+    """Steps of training with fewer cycles, at a constant rate."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    h_cycles: int
+    l_cycles: int
+    steps: int
+
+
 class SudokuConfig(PuzzleConfig):
     """As PuzzleConfig, and the puzzles.
 
     Args:
         train_file, val_file: text, one puzzle a line.  made: puzzles to make where there is no file.
         box: of the puzzles made, 3 or 2.
+        stages: what to train before, see Stages.
     """
 
+    stages: tuple[Stage, ...] = ()
     train_file: str | None = None
     val_file: str | None = None
     made: int = 64
     box: int = 3
 
 
-def build_sudoku(config: SudokuConfig, out_dir: Path | None) -> Trainer:
+def build_sudoku(config: SudokuConfig, out_dir: Path | None, start: TRM | None = None) -> Trainer:
     def read(file: str | None, seed: int) -> np.ndarray:
         if file is not None:
             return sudoku.read(file)
@@ -144,7 +160,38 @@ def build_sudoku(config: SudokuConfig, out_dir: Path | None) -> Trainer:
     def evaluate(solver: Solver) -> dict[str, float]:
         return measure(solver, val, lambda cells: sudoku.solved(val, cells))
 
-    return build(config, out_dir, "sudoku", draw, len(train), evaluate)
+    return build(config, out_dir, "sudoku", draw, len(train), evaluate, start)
+
+
+@dataclass(frozen=True)
+class Stages:
+    """Trainers one after another, each from the moving averages of the one before: more cycles each time.
+
+    Stage i writes out_dir/stage_i, the last out_dir itself. Started again, a finished stage takes no step.
+
+    Source: cycles that grow, CGAR, arXiv:2511.08653.
+    """
+
+    config: SudokuConfig
+    out_dir: Path | None
+
+    def fit(self) -> Result:
+        start = None
+        for i, stage in enumerate(self.config.stages, 1):
+            cycles = {"h_cycles": stage.h_cycles, "l_cycles": stage.l_cycles}
+            train = self.config.train.model_copy(update={"steps": stage.steps, "schedule": "constant"})
+            own = self.config.model_copy(update={"model": self.config.model | cycles, "train": train})
+            trainer = build_sudoku(own, self.out_dir and self.out_dir / f"stage_{i}", start)
+            trainer.fit()
+            if train.ema_decay:
+                trainer.use_ema()
+            start = trainer.model
+        return build_sudoku(self.config, self.out_dir, start).fit()
+
+
+def build_sudoku_stages(config: SudokuConfig, out_dir: Path | None) -> Trainer | Stages:
+    """As `build_sudoku`, or where the config names stages, all of them."""
+    return Stages(config, out_dir) if config.stages else build_sudoku(config, out_dir)
 
 
 class MazeConfig(PuzzleConfig):

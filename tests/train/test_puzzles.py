@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from reference import to_numpy
 from saccade import backend
 from saccade.data.puzzles import arc, maze, sudoku
 from saccade.models.trm import TRM, preset
-from saccade.train import Stream, TrainConfig, checkpoint, optim, recipe
+from saccade.train import Stream, TrainConfig, Trainer, checkpoint, optim, recipe
 from saccade.train.engine import Engine
 from saccade.train.objectives import Recursive
 from saccade.train.puzzles import (
@@ -239,6 +240,42 @@ def test_a_killed_run_continues_bit_for_bit(tmp_path):
     steps = [json.loads(line)["step"] for line in (tmp_path / "cut" / "log.jsonl").read_text().splitlines()]
     assert steps == sorted(steps)
     assert steps.count(20) == 2  # a record of training and one of evaluation, each once
+
+
+def test_stages_hand_on_their_averages_and_resume(tmp_path, monkeypatch):
+    overrides = [
+        "stages=[{h_cycles: 1, l_cycles: 1, steps: 4}]",
+        "model={dim: 16, num_heads: 2, multiple: 8, h_cycles: 2, l_cycles: 1}",
+        "train.ema_decay=0.5",
+    ]
+    made = recipe.load_recipe(RECIPES / "sudoku_fast.py")
+    config = recipe.make_config(made, overrides, smoke=True)
+    fit, started = Trainer.fit, []
+
+    def spied(trainer):
+        started.append([to_numpy(v.value) for v in trainer.model.variables])
+        return fit(trainer)
+
+    monkeypatch.setattr(Trainer, "fit", spied)
+    assert made.recipe(config, tmp_path).fit().steps == 3
+    first = TRM.load(tmp_path / "stage_1" / "model")
+    assert (first.config.h_cycles, first.config.l_cycles) == (1, 1)
+    assert TRM.load(tmp_path / "model").config.h_cycles == 2
+    assert any((a != b).any() for a, b in zip(*started, strict=True))
+    for own, variable in zip(started[1], first.variables, strict=True):  # saved as bfloat16
+        np.testing.assert_allclose(own, to_numpy(variable.value), rtol=1e-2, atol=1e-6)
+    log = [json.loads(line) for line in (tmp_path / "stage_1" / "log.jsonl").read_text().splitlines()]
+    assert log[-1]["step"] == 4
+
+    # Cut off before the last stage and started again: the first takes no step, the last the same ones.
+    whole = (tmp_path / "model" / "model.safetensors").read_bytes()
+    for path in tmp_path.glob("step_*"):
+        shutil.rmtree(path)
+    shutil.rmtree(tmp_path / "model")
+    assert made.recipe(config, tmp_path).fit().steps == 3
+    again = [json.loads(line) for line in (tmp_path / "stage_1" / "log.jsonl").read_text().splitlines()]
+    assert again == log
+    assert (tmp_path / "model" / "model.safetensors").read_bytes() == whole
 
 
 def test_nothing_drawn_is_lost():
