@@ -7,7 +7,7 @@ from keras import ops
 
 from saccade.hub.convert import Rule
 from saccade.layers.attention import causal_mask
-from saccade.layers.blocks import CausalBlock
+from saccade.layers.blocks import CausalBlock, again
 from saccade.layers.cache import readable, slots_of
 from saccade.layers.embeddings import lookup
 from saccade.layers.normalization import RMSNorm
@@ -61,7 +61,8 @@ class Llama(keras.layers.Layer):
     Call:
         x: float (B, S, D), from `embed` or elsewhere.
         padding_mask: bool (B, S), True = keep. Positions count kept tokens only, so padding on either side
-            changes nothing.
+            changes nothing. None = nothing is padding or it stands last, which is faster: no token sees what
+            follows it.
     Returns: hidden float (B, S, D), normalised; `unembed` makes logits of it.
     Source: Llama, arXiv:2302.13971; equal to LlamaForCausalLM in transformers (tests/oracle).
     """
@@ -101,21 +102,22 @@ class Llama(keras.layers.Layer):
 
     def embed(self, tokens):
         """int32 (B, S) -> float (B, S, D)."""
-        return lookup(ops.cast(self.table, self.compute_dtype), tokens)
+        return lookup(self.table, tokens, self.compute_dtype)
 
     def unembed(self, hidden):
         """float (..., D) -> logits float32 (..., V)."""
         return ops.cast(ops.matmul(hidden, ops.cast(ops.transpose(self.head), hidden.dtype)), "float32")
 
-    def call(self, x, padding_mask):
+    def call(self, x, padding_mask=None):
         return self._read(x, padding_mask)[0]
 
     def _read(self, x, padding_mask):
-        positions = positions_of(padding_mask)
-        mask = ops.logical_and(causal_mask(x.shape[1]), ops.expand_dims(padding_mask, 1))
-        memories = []
+        mask, positions, memories = None, None, []
+        if padding_mask is not None:
+            positions = positions_of(padding_mask)
+            mask = ops.logical_and(causal_mask(x.shape[1]), ops.expand_dims(padding_mask, 1))
         for block in self.blocks:
-            x, memory = (keras.remat(block) if self.remat else block)(x, mask, positions)
+            x, memory = (again(block) if self.remat else block)(x, mask, positions)
             memories.append(memory)
         return self.norm(x), memories
 
