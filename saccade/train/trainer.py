@@ -107,7 +107,7 @@ class Trainer:
         try:
             for note in self._notes:
                 log.say(note)
-            log.say(report.parts_table(self.engine.groups))
+            log.say(report.parts_table(self.engine.groups, self.model.non_trainable_variables))
             self._start(saved)
             if saved:
                 log.say(f"resumed from {saved[0]}")

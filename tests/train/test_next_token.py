@@ -7,13 +7,12 @@ import pytest
 from keras import StatelessScope
 from reference import log_softmax, to_numpy
 from rich.console import Console
+from talks import IGNORED, golden_rows, rows_of, stream
 
 from saccade import backend
 from saccade.hub.nano_vlm import read_model
-from saccade.train import Part, Stream, TrainConfig, Trainer
+from saccade.train import Part, TrainConfig, Trainer
 from saccade.train.next_token import NextToken, padding_last
-
-IGNORED = -100
 
 
 @pytest.fixture(scope="module")
@@ -28,27 +27,7 @@ def model(folder):
 
 @pytest.fixture(scope="module")
 def batch():
-    """The golden rows (one image, two, none), some of whose targets count; images laid out by row."""
-    batch = dict(nano.part(nano.golden(), "batch"))
-    rows, length = batch["tokens"].shape
-    targets = np.full((rows, length), IGNORED, np.int32)
-    text = batch["padding_mask"] & ~batch["image_mask"]
-    learned = text & (np.random.default_rng(2).random(text.shape) < 0.5)
-    learned[:, 1:] &= batch["padding_mask"][:, :-1]  # nothing precedes a row's first token
-    learned[:, 0] = False
-    targets[:, :-1] = np.where(learned[:, 1:], batch["tokens"][:, 1:], IGNORED)
-    assert 0 < (targets != IGNORED).sum() < text.sum()
-    flat = batch["images"]
-    blank = np.full_like(flat[:1], 0.3)
-    by_row = np.stack([np.concatenate(tiles) for tiles in ((flat[:1], blank), (flat[1:],), (blank, blank))])
-    return {**batch, "targets": targets, "by_row": by_row}
-
-
-def rows_of(batch, **changes):
-    return {key: batch[key] for key in ("tokens", "padding_mask", "image_mask", "targets")} | {
-        "images": batch["by_row"],
-        **changes,
-    }
+    return golden_rows()
 
 
 def mean_loss(batch):
@@ -106,8 +85,8 @@ def test_padding_goes_behind_from_either_side(batch):
     np.testing.assert_array_equal(to_numpy(again["tokens"]), to_numpy(moved["tokens"]))
 
 
-def test_remat_trains_the_same(folder, batch):
-    plain, again = (trainer(folder, batch, steps=2, learning_rate=1e-3) for _ in range(2))
+def test_remat_trains_the_same(folder):
+    plain, again = (trainer(folder, steps=2, learning_rate=1e-3) for _ in range(2))
     for part in (again.model.vision, again.model.language):
         part.remat = True
     plain.fit()
@@ -132,35 +111,14 @@ def test_what_padding_holds_changes_no_gradient(model, batch):
         np.testing.assert_allclose(to_numpy(a), to_numpy(b), atol=1e-6)
 
 
-class Rows:
-    """Two kinds of rows, one image each."""
-
-    def __init__(self, batch, size=6):
-        self.batch, self.size = batch, size
-
-    def __len__(self):
-        return self.size
-
-    def __getitem__(self, i):
-        rng = np.random.default_rng(i)
-        rows = rows_of(self.batch)
-        item = {key: value[i % 2] for key, value in rows.items()}
-        return {**item, "images": (rng.random(item["images"].shape)).astype(np.float32)}
-
-
-def collate(items):
-    return {key: np.stack([item[key] for item in items]) for key in items[0]}
-
-
-def trainer(folder, batch, batch_size=2, **settings):
-    stream = Stream(Rows(batch), collate, NextToken(), batch_size, shuffle=False)
+def trainer(folder, **settings):
     config = TrainConfig(log_every=1, schedule="constant", **settings)
-    return Trainer(read_model(folder), {"chat": stream}, config, console=Console(quiet=True))
+    return Trainer(read_model(folder), {"chat": stream()}, config, console=Console(quiet=True))
 
 
-def test_it_trains_part_by_part(folder, batch):
+def test_it_trains_part_by_part(folder):
     parts = {"projection": Part(learning_rate_scale=20), "vision": Part(freeze=True)}
-    run = trainer(folder, batch, steps=8, learning_rate=1e-3, parts=parts)
+    run = trainer(folder, steps=8, learning_rate=1e-3, parts=parts)
     before = {name: to_numpy(v).copy() for name, v in run.model.named_variables().items()}
     history = run.fit().history
     assert history[-1]["loss"] < 0.8 * history[0]["loss"]
