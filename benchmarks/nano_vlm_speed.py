@@ -21,6 +21,7 @@ import numpy as np
 from saccade import backend
 from saccade.evaluation import environment
 from saccade.models.nano_vlm import NanoVLM, NanoVLMConfig, preset
+from saccade.train import memory
 from saccade.train.config import Part, TrainConfig
 from saccade.train.engine import Engine
 from saccade.train.next_token import NextToken
@@ -116,7 +117,11 @@ def measure(config: NanoVLMConfig, batch: dict, options: argparse.Namespace) -> 
         backend.stop_profile()
     loss = float(backend.to_host([state["metrics"]["loss"]])[0][0])
     loss /= float(backend.to_host([state["metrics"]["loss"]])[0][1])
+    predicted = memory.predict(engine, state)
     record = {"way": "saccade", "mean_loss": round(loss, 4), "first_step_s": round(first, 2)}
+    if predicted:
+        record["predicted_memory_mib"] = {k: round(v / 2**20, 1) for k, v in predicted.parts.items()}
+        record["predicted_peak_mib"] = round(predicted.total / 2**20)
     return record | {"seconds": seconds, "memory": backend.memory_peak_bytes()} | environment(model)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from saccade import backend
 from saccade.errors import SaccadeError
-from saccade.train import checkpoint, flops, report
+from saccade.train import checkpoint, flops, memory, report
 from saccade.train.config import TrainConfig
 from saccade.train.engine import Engine
 from saccade.train.queue import READ_LAG, Budget
@@ -197,9 +197,12 @@ class Trainer:
         meter = Meter(self)
         if self.step < config.steps:
             self._feed()
-            meter.flops = flops.count(self.engine.jaxpr(self.state))
+            meter.flops = flops.count(self.engine.program(self.state).jaxpr)
             for note in meter.flops.notes:
                 log.say(note)
+            if predicted := memory.predict(self.engine, self.state):
+                log.say(predicted.table())
+                memory.check(predicted, backend.memory_limit_bytes())
         deadline = self._begin_s + (config.time_limit_s or math.inf)
         last = self.step >= config.steps
         while not last:

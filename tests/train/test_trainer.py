@@ -38,7 +38,7 @@ def test_learns():
 
 def test_one_compilation():
     run = train(steps=12, log_every=3)
-    assert run.engine._step._cache_size() == 1
+    assert list(run.engine._programs) == [True]
     pushes = run.engine._push._cache_size()
     train(steps=12, log_every=3)
     assert run.engine._push._cache_size() == pushes
