@@ -17,7 +17,7 @@ def conversation_stream(
     length: int | None = None,
     tiles: int | None = None,
     pack: bool = True,
-    fill: float = 1.0,
+    fill: float = 0.95,
     max_bad: float = 0.01,
     workers: int = 0,
     weight: float = 1.0,

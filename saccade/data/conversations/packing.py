@@ -100,15 +100,15 @@ class Packer:
         length: int | None = None,
         tiles: int | None = None,
         pack: bool = True,
-        fill: float = 1.0,
+        fill: float = 0.95,
     ) -> "Packer":
         """Choose rows and tiles by a look at some rows of the source, the same ones each time.
 
         Args:
             length: None = the processor's limit.
             tiles: None = as many as go with a full sequence, an eighth more, and enough for any row seen.
-            fill: tokens of a window's rows over tokens of its sequences. More fills sequences better and
-                leaves out more rows.
+            fill: tokens of a window's rows over those of its sequences, on average. More fills sequences
+                better and leaves out more rows; more sequences make both better.
         Raises: SaccadeError: none of the rows looked at can be used.
         """
         length = length or processor.limit
@@ -207,20 +207,33 @@ def _note(account: dict, error: RowError) -> None:
 
 
 def assign(sizes: Sequence[tuple[int, int]], capacity: tuple[int, int], bins: int) -> list[int | None]:
-    """Greedy knapsack: the longest first, each into the fullest bin that has room; None = in none.
+    """Which bin each row goes to: the most first rows that all find room; the rest in none.
+
+    Leaving out whatever does not fit would fill bins better, and leave out the short rows.
 
     Args: sizes: (tokens, tiles) of each.  capacity: of every bin.
     """
+    totals = np.cumsum(np.array(sizes, int).reshape(-1, 2), axis=0)
+    most = int((totals <= np.array(capacity) * bins).all(1).sum())
+    for count in range(most, 0, -1):
+        places = knapsack(sizes[:count], capacity, bins)
+        if places is not None:
+            return [*places, *[None] * (len(sizes) - count)]
+    return [None] * len(sizes)
+
+
+def knapsack(sizes: Sequence[tuple[int, int]], capacity: tuple[int, int], bins: int) -> list[int] | None:
+    """Greedy: the longest first, each into the fullest bin that has room; None = one finds none."""
     free = [list(capacity) for _ in range(bins)]
-    places: list[int | None] = [None] * len(sizes)
+    places = [0] * len(sizes)
     for at in sorted(range(len(sizes)), key=lambda at: sizes[at], reverse=True):
         tokens, tiles = sizes[at]
         fitting = [b for b in range(bins) if tokens <= free[b][0] and tiles <= free[b][1]]
-        if fitting:
-            place = min(fitting, key=lambda b: free[b])
-            places[at] = place
-            free[place][0] -= tokens
-            free[place][1] -= tiles
+        if not fitting:
+            return None
+        places[at] = place = min(fitting, key=lambda b: free[b])
+        free[place][0] -= tokens
+        free[place][1] -= tiles
     return places
 
 
