@@ -158,7 +158,7 @@ class NanoVLM(Model):
     def embed(self, batch):
         """What the decoder reads: float (B, S, D)."""
         x, images = self.language.embed(batch["tokens"]), batch["images"]
-        if images.shape[0] == 0:
+        if 0 in images.shape:
             return x
         soft = self.encode_images(ops.reshape(images, (-1, *images.shape[-3:])))
         if len(images.shape) == 5:

@@ -34,25 +34,6 @@ def rows():
     return nano.part(nano.golden(), "batch")
 
 
-def packed(rows, order=(0, 1, 2), padding=5):
-    """The golden rows (one image, two, none) one behind the other, padding last, and where each is."""
-    keep = rows["padding_mask"]
-    length = keep.sum() + padding
-    found = {name: np.zeros((1, length), rows[name].dtype) for name in ("tokens", "image_mask")} | {
-        "segments": np.zeros((1, length), np.int32)
-    }
-    spans, at = {}, 0
-    for segment, row in enumerate(order, 1):
-        spans[row] = slice(at, at + keep[row].sum())
-        for name in ("tokens", "image_mask"):
-            found[name][0, spans[row]] = rows[name][row, keep[row]]
-        found["segments"][0, spans[row]] = segment
-        at = spans[row].stop
-    images = {0: rows["images"][:1], 1: rows["images"][1:3], 2: rows["images"][:0]}
-    found["images"] = np.concatenate([images[row] for row in order])
-    return found, spans
-
-
 def test_the_mask_and_the_positions():
     segments = np.array([[1, 1, 2, 2, 2, 0, 0]], np.int32)
     mask = segment_mask(segments)
@@ -66,7 +47,7 @@ def test_the_mask_and_the_positions():
 
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0)])
 def test_packed_logits_equal_transformers_on_each_alone(forward, rows, order):
-    batch, spans = packed(rows, order)
+    batch, spans = nano.packed(rows, order)
     logits = to_numpy(forward(batch))[0]
     expected = nano.part(nano.golden(), "output")["logits"]
     for row, span in spans.items():
@@ -74,7 +55,7 @@ def test_packed_logits_equal_transformers_on_each_alone(forward, rows, order):
 
 
 def test_packed_sequences_do_not_see_each_other(forward, rows):
-    batch, spans = packed(rows)
+    batch, spans = nano.packed(rows)
     before = to_numpy(forward(batch))[0]
     for row, span in spans.items():
         changed = {**batch, "tokens": batch["tokens"].copy()}
@@ -93,7 +74,7 @@ def test_packed_sequences_do_not_see_each_other(forward, rows):
 
 def test_without_segments_they_would(forward, rows):
     """The test above can fail."""
-    batch, spans = packed(rows)
+    batch, spans = nano.packed(rows)
     open_mask = {**batch, "segments": np.minimum(batch["segments"], 1)}
     before = to_numpy(forward(open_mask))[0]
     changed = {**open_mask, "tokens": batch["tokens"].copy()}
@@ -108,6 +89,18 @@ def test_a_padding_mask_is_one_segment(model, rows):
     run = backend.compiled(lambda x, m, s: (language(x, m), language(x, None, s)), language)
     masked, segmented = run(x, keep, 3 * keep.astype(np.int32))
     np.testing.assert_allclose(to_numpy(masked)[keep], to_numpy(segmented)[keep], atol=1e-6)
+
+
+def test_rows_without_a_place_for_images(forward):
+    batch = {
+        "images": np.zeros((2, 0, 16, 16, 3), np.uint8),
+        "tokens": np.array([[3, 4, 5, 6], [3, 9, 0, 0]], np.int32),
+        "image_mask": np.zeros((2, 4), bool),
+        "segments": np.array([[1, 1, 2, 2], [1, 1, 0, 0]], np.int32),
+    }
+    logits = to_numpy(forward(batch))
+    assert np.isfinite(logits).all()
+    np.testing.assert_allclose(logits[0, 0], logits[1, 0], atol=ATOL)
 
 
 TALKS = [
@@ -171,7 +164,7 @@ def test_packed_loss_equals_unpacked_loss(talks, tmp_path):
 def test_gradients_do_not_cross(model, rows):
     import jax
 
-    batch, spans = packed(rows)
+    batch, spans = nano.packed(rows)
     language = model.language
 
     def loss(x):

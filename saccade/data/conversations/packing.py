@@ -42,7 +42,10 @@ class Tolerant:
 
 @dataclass(frozen=True)
 class Encoded:
-    """A conversation's tokens, image places and targets, (S,) each, and its tiles (n, side, side, 3)."""
+    """A conversation's tokens, image places and targets, (S,) each, and its tiles (n, side, side, 3).
+
+    cut: the prompt was too long.
+    """
 
     tokens: np.ndarray
     image_mask: np.ndarray
@@ -114,58 +117,60 @@ class Packer:
         length = length or processor.limit
         count = len(source)
         probe = cls(processor, sequences, sequences, length, tiles=length, pack=False)
-        seen, tolerant, last = [], Tolerant(source), None
+        sizes, tolerant, last = [], Tolerant(source), None
         spread = range(min(SAMPLE, count))
         in_order = getattr(source, "in_order", False)
         for at in spread:
             try:
-                seen.append(probe.encode(tolerant[at if in_order else at * count // len(spread)]))
+                row = probe.encode(tolerant[at if in_order else at * count // len(spread)])
+                sizes.append((len(row.tokens), len(row.tiles)))
             except RowError as error:
                 last = error
-        if not seen:
+        if not sizes:
             raise SaccadeError(f"none of {len(spread)} rows looked at can be learnt from; the last: {last}")
-        used = sum(len(row.tokens) for row in seen)
+        used, pictured = np.sum(sizes, axis=0)
         if tiles is None:
-            needed = sum(len(row.tiles) for row in seen) / used * length * 9 / 8
-            most = max(len(row.tiles) for row in seen)
-            tiles = max(most, int(np.ceil(needed))) if pack else most
+            most = max(count for _, count in sizes)
+            tiles = max(most, int(np.ceil(pictured / used * length * 9 / 8))) if pack else most
         each = used / len(spread)  # rows that are skipped count as empty
         rows = max(1, round(fill * sequences * length / each)) if pack else sequences
         return cls(processor, sequences, rows, length, tiles, pack)
 
     def __call__(self, items: Sequence[Conversation | RowError]) -> dict[str, Any]:
         account: dict[str, Any] = {"rows": len(items), "causes": Counter(), "bad": [], "cut": 0}
-        encoded: list[Encoded | None] = []
+        rows: list[Encoded | None] = []
         for item in items:
             try:
-                row = self.encode(item)
-                encoded.append(row)
-                account["cut"] += row.cut
+                rows.append(self.encode(item))
             except RowError as error:
-                encoded.append(None)
-                _note(account, error)
-        sizes = [(0, 0) if row is None else (len(row.tokens), len(row.tiles)) for row in encoded]
-        places = assign(sizes, (self.length, self.tiles), self.sequences) if self.pack else range(len(items))
+                rows.append(None)
+                account["causes"][error.cause] += 1
+                account["bad"] += [str(error)] if error.cause in BAD else []
+        sizes = [(len(row.tokens), len(row.tiles)) if row else (0, 0) for row in rows]
+        places = assign(sizes, (self.length, self.tiles), self.sequences) if self.pack else range(len(rows))
         batch = self._blank()
-        segments = np.zeros((self.sequences, self.length), np.int32)
-        ends = np.zeros((self.sequences, 3), int)  # tokens, tiles, segments
-        for row, place in zip(encoded, places, strict=True):
+        used = np.zeros((self.sequences, 3), int)  # tokens, tiles, conversations
+        for row, place in zip(rows, places, strict=True):
             if row is None:
                 continue
             if place is None:
                 account["causes"]["room"] += 1
                 continue
-            start, tile, segment = ends[place]
-            stop = start + len(row.tokens)
-            for name in ("tokens", "image_mask", "targets"):
-                batch[name][place, start:stop] = getattr(row, name)
-            batch["images"][place, tile : tile + len(row.tiles)] = row.tiles
-            segments[place, start:stop] = segment + 1
-            ends[place] = stop, tile + len(row.tiles), segment + 1
-        account |= {"used": int(ends[:, 0].sum()), "tokens": segments.size}
-        if self.pack:
-            batch["segments"] = segments
+            self._put(batch, place, used[place], row)
+            account["cut"] += row.cut
+        account |= {"used": int(used[:, 0].sum()), "tokens": batch["tokens"].size}
+        if not self.pack:
+            del batch["segments"]
         return {**batch, "account": json.dumps(account)}
+
+    def _put(self, batch: dict[str, np.ndarray], place: int, used: np.ndarray, row: Encoded) -> None:
+        """Write a row behind what its sequence holds, and add it to `used`."""
+        span = slice(used[0], used[0] + len(row.tokens))
+        for name in ("tokens", "image_mask", "targets"):
+            batch[name][place, span] = getattr(row, name)
+        batch["segments"][place, span] = used[2] + 1
+        batch["images"][place, used[1] : used[1] + len(row.tiles)] = row.tiles
+        used += len(row.tokens), len(row.tiles), 1
 
     def encode(self, item: Conversation | RowError) -> Encoded:
         """One row alone. Raises: RowError: it is bad, filtered, or longer than a sequence."""
@@ -190,6 +195,7 @@ class Packer:
             "tokens": np.full(shape, self.processor.tokenizer.eos_id, np.int32),
             "image_mask": np.zeros(shape, bool),
             "targets": np.full(shape, IGNORED, np.int32),
+            "segments": np.zeros(shape, np.int32),
         }
 
 
@@ -198,12 +204,6 @@ def _try(cause: str, item: Conversation, work):
         return work()
     except SaccadeError as error:
         raise RowError(cause, f"{item.where}: {error}") from None
-
-
-def _note(account: dict, error: RowError) -> None:
-    account["causes"][error.cause] += 1
-    if error.cause in BAD:
-        account["bad"].append(str(error))
 
 
 def assign(sizes: Sequence[tuple[int, int]], capacity: tuple[int, int], bins: int) -> list[int | None]:

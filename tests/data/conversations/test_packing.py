@@ -231,6 +231,7 @@ def test_sizes_are_measured():
     single = Packer.measured(PROCESSOR, Listed(items), B, S, pack=False)
     assert (single.rows, single.tiles) == (B, 2)
     assert Packer.measured(PROCESSOR, Listed(items), B).length == PROCESSOR.limit
+    assert Packer.measured(PROCESSOR, Listed([GOOD] * 3), B, S).tiles == 0
     with pytest.raises(SaccadeError, match="none of 48 rows looked at can be learnt from; the last: no turn"):
         Packer.measured(PROCESSOR, Listed(empty), B)
 
