@@ -72,6 +72,18 @@ def test_packed_sequences_do_not_see_each_other(forward, rows):
         assert np.abs(before[span] - after[span]).max() > 1e-2
 
 
+def test_positions_restart(model, rows):
+    """Attention sees distances only, so the logits do not tell: the turned keys do."""
+    batch, spans = nano.packed(rows)
+    language = model.language
+    keys = backend.compiled(lambda x, s: language._read(x, s)[1][0][0], language)
+    x = language.embed(batch["tokens"])
+    together = to_numpy(keys(x, batch["segments"]))[0]
+    for span in spans.values():
+        single = to_numpy(keys(x[:, span], batch["segments"][:, span]))[0]
+        np.testing.assert_allclose(together[span], single, atol=1e-6)
+
+
 def test_without_segments_they_would(forward, rows):
     """The test above can fail."""
     batch, spans = nano.packed(rows)

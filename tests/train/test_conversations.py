@@ -166,9 +166,11 @@ def test_rows_stream_in_order_and_begin_again():
     assert rows[7].messages[0]["content"] == said[7]  # back, and on
     assert rows[11].messages[0]["content"] == said[11]
     assert rows[11].where == "made, row 1"
-    ahead = StreamedConversations(Repeatable(ROWS[:5]))
+    ahead = StreamedConversations(source)
     assert ahead[1003].messages[0]["content"].split()[0] == "3"
+    begun = source.begun
     assert ahead[1001].messages[0]["content"].split()[0] == "1"
+    assert source.begun == begun + 1  # its length is known by now
 
 
 def test_streams_that_are_refused():
