@@ -145,3 +145,10 @@ def causal_mask(length: int):
     """bool (1, T, T): position t may attend 0..t."""
     positions = ops.arange(length)
     return ops.expand_dims(ops.expand_dims(positions, 1) >= ops.expand_dims(positions, 0), 0)
+
+
+def segment_mask(segments):
+    """int32 (B, S), 0 = padding -> bool (B, S, S): position t may attend those of its segment up to t."""
+    same = ops.equal(ops.expand_dims(segments, 2), ops.expand_dims(segments, 1))
+    kept = ops.logical_and(same, ops.expand_dims(segments > 0, 1))
+    return ops.logical_and(kept, causal_mask(segments.shape[1]))

@@ -124,8 +124,8 @@ class NanoVLM(Model):
     Call: batch: dict of `images`, float in [0, 1] or uint8, the images (tiles) of all rows in reading order
         (N, H, W, 3), or those of each row (B, T, H, W, 3), of which it may have places for the first only;
         `tokens` int32 (B, S); `image_mask` bool (B, S), True where an image token stands (its token is not
-        read); `padding_mask` bool (B, S), True = keep (see Llama for none). `saccade.data.chat_processor`
-        makes it.
+        read); `padding_mask` bool (B, S), True = keep, or `segments` int32 (B, S) of rows packed in one (see
+        Llama, also for neither). `saccade.data.chat_processor` and `saccade.data.conversations` make it.
     Returns: logits float32 (B, S, V); logits[:, t] predicts token t + 1.
     Source: nanoVLM, github.com/huggingface/nanoVLM. Differs: positions count kept tokens only, so that a
         row's answer does not depend on its padding; RoPE is not rescaled beyond the training length.
@@ -167,7 +167,7 @@ class NanoVLM(Model):
 
     def read(self, batch):
         """What the decoder makes of a batch: float (B, S, D); `language.unembed` makes logits of it."""
-        return self.language(self.embed(batch), batch.get("padding_mask"))
+        return self.language(self.embed(batch), batch.get("padding_mask"), batch.get("segments"))
 
     def call(self, batch):
         return self.language.unembed(self.read(batch))
