@@ -5,11 +5,10 @@
     saccade train nano_vlm data=scenes preset=nano_vlm_mini published=scratch
     saccade train nano_vlm --smoke
 
-Writes out/model at every checkpoint (adapters merged, and alone in out/adapters). With data=scenes, the held-out
+Writes out/model at every checkpoint (adapters merged, and alone in out/adapters). With data=scenes, held-out
 questions of one hop and of two are answered greedily as it goes (`train.eval_every`).
 """
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -28,6 +27,7 @@ from saccade.errors import SaccadeError
 from saccade.evaluation.exact_match import exact_match
 from saccade.hub.backbones import from_backbones
 from saccade.hub.fetch import fetch
+from saccade.model import read_config
 from saccade.models.nano_vlm import NanoVLM, NanoVLMConfig, preset
 from saccade.pipeline import find_model
 from saccade.train import lora
@@ -55,7 +55,8 @@ class Config(BaseModel):
         data: files, folders and globs of conversations (see saccade.data.conversations), or `scenes`.
         images: the folder that their image paths are relative to; None = each file's own.
         filters: of RowFormat, such as {relevance_min: 3}.
-        published: which recipe: its rates and, for a new model, its prompt (v0.1's, or ChatML).
+        published: which recipe: its rates and, for a new model, its prompt (v0.1's, or ChatML); `scratch` =
+            rates and pixels for weights that all start at random.
         rates: by part, instead of the published ones; 0 freezes. train.learning_rate multiplies them all.
         init: a model to go on from, a directory or a name of the hub.
         vision, language: backbones to start from, likewise; both or none. Without, `preset` starts at random.
@@ -179,7 +180,10 @@ def make_pipeline(config: Config) -> ChatPipeline:
     extra, template = (("image_token", "<|image|>"),), CHATML if config.published == "later" else ""
     if template:
         tokenizer.add(token for _, token in extra)
-    model = _from_backbones(config, tokenizer) if config.vision else _from_nothing(config, tokenizer)
+    if config.vision and config.language:
+        model = _from_backbones(config, _folder(config.vision), _folder(config.language), tokenizer)
+    else:
+        model = _from_nothing(config, tokenizer)
     side = model.config.vision.image_size[0]
     processor = ChatConfig(
         image_size=side,
@@ -196,10 +200,8 @@ def _folder(name: str, weights: bool = True) -> Path:
     return Path(name) if Path(name).is_dir() else fetch(name, weights=weights)
 
 
-def _from_backbones(config: Config, tokenizer: ChatTokenizer) -> NanoVLM:
-    assert config.vision and config.language
-    vision, language = _folder(config.vision), _folder(config.language)
-    rows = json.loads((language / "config.json").read_text())["vocab_size"]
+def _from_backbones(config: Config, vision: Path, language: Path, tokenizer: ChatTokenizer) -> NanoVLM:
+    rows = read_config(language)["vocab_size"]
     more = max(0, tokenizer.vocab_size - rows)
     return from_backbones(
         vision, language, config.shuffle, config.image_size, more, config.seed, config.precision
@@ -210,9 +212,13 @@ def _from_nothing(config: Config, tokenizer: ChatTokenizer) -> NanoVLM:
     backend.seed_everything(config.seed)
     chosen: NanoVLMConfig = preset(config.preset)
     side = config.image_size or chosen.vision.image_size[0]
+    vision = replace(chosen.vision, image_size=(side, side))
+    if config.published == "scratch":
+        # Pixels in [-1, 1] instead of the published [0, 1], from which a tower without weights learns late.
+        vision = replace(vision, pixel_mean=0.5, pixel_std=0.5)
     chosen = replace(
         chosen,
-        vision=replace(chosen.vision, image_size=(side, side)),
+        vision=vision,
         language=replace(chosen.language, vocab_size=tokenizer.vocab_size),
     )
     return NanoVLM(chosen, dtype=keras.DTypePolicy(config.precision))
@@ -242,7 +248,9 @@ def recipe(config: Config, out_dir: Path | None) -> Trainer:
     evaluate = None
     if config.data == SCENES:
         rows = scenes(config, "train", (1, config.max_hops))
-        asked = {f"hops_{hops}": scenes(config, "val", (hops, hops)) for hops in range(1, config.max_hops + 1)}
+        asked = {
+            f"hops_{hops}": scenes(config, "val", (hops, hops)) for hops in range(1, config.max_hops + 1)
+        }
 
         def evaluate(model) -> dict[str, float]:
             return {name: exact_match(pipeline, rows, config.questions) for name, rows in asked.items()}

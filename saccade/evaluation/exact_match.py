@@ -8,8 +8,7 @@ from saccade.chat import ChatPipeline
 def exact_match(
     pipeline: ChatPipeline, rows: Sequence, number: int, batch_size: int = 32, max_new_tokens: int = 16
 ) -> float:
-    """Share of the first `number` rows whose last answer is written exactly, greedily, white space at its ends
-    aside.
+    """Share of the first `number` rows whose last answer is written exactly, greedily, space around it aside.
 
     Args: rows: of saccade.data.conversations, each ending with the assistant's answer.
     """

@@ -1,4 +1,4 @@
-"""NanoVLM learns to answer in words about what it sees: the smallest task that needs image, question and order.
+"""NanoVLM learns to answer in words about what it sees: the smallest task for image, question and order.
 
 Four coloured squares; the text, of varying length, names one or two colours; the answer names the quadrants
 where they stand, in that order, and ends. Generation, not the loss, is what is judged.
@@ -15,7 +15,7 @@ from saccade.generate import Writer
 from saccade.models.llama import LlamaConfig
 from saccade.models.nano_vlm import NanoVLM, NanoVLMConfig
 from saccade.models.vit import ViTConfig
-from saccade.train.config import Part, TrainConfig
+from saccade.train.config import TrainConfig
 from saccade.train.next_token import NextToken
 from saccade.train.stream import Stream
 from saccade.train.trainer import Trainer
@@ -64,12 +64,13 @@ def collate(items, length=LENGTH) -> dict[str, np.ndarray]:
 
 def test_it_answers_in_words_what_it_sees():
     backend.seed_everything(0)
-    tower = ViTConfig(32, 1, 2, 64, 4, (16, 16), pixel_mean=0.0, pixel_std=1.0)
+    # Pixels in [-1, 1]: with the published [0, 1] it stays blind for all of these steps.
+    tower = ViTConfig(32, 1, 2, 64, 4, (16, 16), pixel_mean=0.5, pixel_std=0.5)
     decoder = LlamaConfig(VOCABULARY, 64, 2, 4, 2, 128, rope_theta=1e4)
     model = NanoVLM(NanoVLMConfig(tower, decoder, shuffle=2))
     stream = Stream(Squares(0, 100_000), collate, NextToken(), batch_size=64)
-    parts = {"projection": Part(learning_rate_scale=2)}
-    settings = TrainConfig(steps=800, learning_rate=2e-3, warmup_steps=24, log_every=400, parts=parts)
+    # With AdamW it finds the image about three times as late.
+    settings = TrainConfig(steps=900, learning_rate=0.02, optimizer="muon", warmup_steps=27, log_every=300)
     result = Trainer(model, {"chat": stream}, settings).fit()
     assert result.history[-1]["chat/token_accuracy"] > 0.97
 
