@@ -16,10 +16,10 @@ import numpy as np
 from absl import flags
 
 from saccade import backend
+from saccade.data.order import ENDLESS, Shuffled
 from saccade.errors import SaccadeError
 
 READ_AHEAD = 4
-ENDLESS = 2**48  # examples
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,8 @@ class Stream:
     """Where examples come from and what is learnt from them.
 
     Args:
-        source: has `__len__` and `__getitem__`. Must pickle if `workers` > 0.
+        source: has `__len__` and `__getitem__`. Must pickle if `workers` > 0. Where it has `blocks`, the
+            number of rows of each part that is read as a whole, a few parts at a time are shuffled.
         collate: list of items, B unless `items` says otherwise -> dict of NumPy arrays whose shapes never
             change, first axis B.
         objective: see saccade.train.objectives.
@@ -53,13 +54,8 @@ class Stream:
         """Endless batches from number `start`. An epoch's last rows share a batch with the next one's."""
         if len(self.source) == 0:
             raise SaccadeError("a stream has no examples: check its source")
-        dataset = grain.MapDataset.source(self.source)
-        if self.shuffle:
-            dataset = dataset.shuffle(seed=seed % 2**32)
-        # repeat() without a number overflows len() in slices
-        epochs = max(1, ENDLESS // len(self.source))
-        items = self.items or self.batch_size
-        dataset = dataset.repeat(epochs).batch(items, batch_fn=self.collate)[start:]
+        dataset = self._in_order(seed % 2**32)
+        dataset = dataset.batch(self.items or self.batch_size, batch_fn=self.collate)[start:]
         options = grain.ReadOptions(num_threads=0)
         reader = dataset.to_iter_dataset(options)
         if self.workers:
@@ -67,6 +63,16 @@ class Stream:
                 flags.FLAGS.mark_as_parsed()
             reader = reader.mp_prefetch(grain.MultiprocessingOptions(num_workers=self.workers))
         return map(self.tally.take, reader) if self.tally else iter(reader)
+
+    def _in_order(self, seed: int) -> grain.MapDataset:
+        blocks = getattr(self.source, "blocks", None)
+        if self.shuffle and blocks:
+            return grain.MapDataset.source(Shuffled(self.source, blocks, seed))
+        dataset = grain.MapDataset.source(self.source)
+        if self.shuffle:
+            dataset = dataset.shuffle(seed=seed)
+        # repeat() without a number overflows len() in slices
+        return dataset.repeat(max(1, ENDLESS // len(self.source)))
 
 
 class Reader:

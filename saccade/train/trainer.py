@@ -223,6 +223,9 @@ class Trainer:
         self._settle(1)
         result = meter.result(self.step - first_step)
         log.say(str(result))
+        for name, stream in self.streams.items():
+            if stream.tally:
+                log.say(f"{name}: {stream.tally}")
         return result
 
     def _evaluate(self) -> dict:

@@ -8,6 +8,7 @@ from saccade.data.conversations.files import Conversations
 from saccade.data.conversations.packing import Packer, Tally, Tolerant
 from saccade.data.conversations.rows import BAD, LEFT_OUT, Conversation, RowError, RowFormat
 from saccade.data.conversations.scenes import SceneConversations
+from saccade.data.conversations.streamed import StreamedConversations
 
 __all__ = [
     "BAD",
@@ -18,6 +19,7 @@ __all__ = [
     "RowError",
     "RowFormat",
     "SceneConversations",
+    "StreamedConversations",
     "Tally",
     "Tolerant",
 ]

@@ -28,7 +28,7 @@ class Conversations:
     `rows[i]` raises RowError where row i is damaged or filtered; see `packing` for how a stream skips them.
 
     Args:
-        files: each has a length, `row(i)` -> dict, `blocks`, and a `folder` that image paths are relative to.
+        files: each has a length, `row(i)` -> dict, and a `folder` that image paths are relative to.
         row_format: which turns are kept.
     """
 
@@ -59,9 +59,11 @@ class Conversations:
         return self._ends[-1] if self._ends else 0
 
     @property
-    def blocks(self) -> list[int]:
-        """Rows of each part, in order, that is read as a whole; a file without such parts is one."""
-        return [size for file in self.files for size in file.blocks]
+    def blocks(self) -> list[int] | None:
+        """Rows of each part, in order, that is read as a whole (see saccade.data.order); None = of none."""
+        if not any(isinstance(file, Parquet) for file in self.files):
+            return None
+        return [size for file in self.files for size in getattr(file, "blocks", [len(file)])]
 
     def __getitem__(self, index: int) -> Conversation:
         if not 0 <= index < len(self):
@@ -138,10 +140,6 @@ class Jsonl:
     def __len__(self) -> int:
         return len(self._starts)
 
-    @property
-    def blocks(self) -> list[int]:
-        return [len(self)]
-
     def row(self, index: int):
         return _from_json(_read(self.path, int(self._starts[index]), int(self._sizes[index])))
 
@@ -172,10 +170,6 @@ class Tar:
 
     def __len__(self) -> int:
         return len(self._rows)
-
-    @property
-    def blocks(self) -> list[int]:
-        return [len(self)]
 
     def row(self, index: int):
         members = self._rows[index]

@@ -29,6 +29,10 @@ class Tolerant:
     def __len__(self) -> int:
         return len(self.source)
 
+    @property
+    def blocks(self) -> list[int] | None:
+        return getattr(self.source, "blocks", None)
+
     def __getitem__(self, index: int) -> Conversation | RowError:
         try:
             return self.source[index]
@@ -262,5 +266,5 @@ class Tally:
         text = f"{self.rows} rows read, {learnt} learnt from, {share:.1f}% of tokens used"
         for cause, words in (BAD | LEFT_OUT).items():
             if self.causes[cause]:
-                text += f"; {self.causes[cause]} {words}"
-        return text + (f"; {self.cut} prompts cut" if self.cut else "")
+                text += f"; {words}: {self.causes[cause]}"
+        return text + (f"; prompts cut: {self.cut}" if self.cut else "")

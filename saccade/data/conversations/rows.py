@@ -13,16 +13,16 @@ from saccade.errors import SaccadeError, printable
 
 # Why a row is not learnt from. Bad rows count against a limit, the others are left out on purpose.
 BAD = {
-    "unreadable": "cannot be read",
-    "missing": "lack a key",
-    "type": "hold values of the wrong type",
-    "text": "have an empty text",
-    "image": "have an image that cannot be used",
+    "unreadable": "unreadable",
+    "missing": "a key missing",
+    "type": "a value of the wrong type",
+    "text": "an empty text",
+    "image": "an image that cannot be used",
 }
 LEFT_OUT = {
-    "rating": "have no turn above the rating limits",
-    "length": "are longer than a sequence",
-    "room": "found no room in their batch",
+    "rating": "below the rating limits",
+    "length": "longer than a sequence",
+    "room": "without room in their batch",
 }
 RATINGS = ("relevance", "image_correspondence", "visual_dependency", "formatting")
 
