@@ -240,11 +240,14 @@ def knapsack(sizes: Sequence[tuple[int, int]], capacity: tuple[int, int], bins: 
 class Tally:
     """What became of the rows that a stream has read so far, in this process.
 
-    Args: max_bad: most rows that may be damaged: a number, or, as a float, a share of those read (of
+    Args: max_bad: most rows that may be damaged: a number, or, under 1, a share of those read (of
         ALLOWED_AT_ONCE while fewer have been). Filtered rows and those without room do not count.
+    Raises: SaccadeError: max_bad is negative.
     """
 
     def __init__(self, max_bad: float = 0.01):
+        if max_bad < 0:
+            raise SaccadeError(f"max_bad is {max_bad}; give a number of rows, or a share under 1")
         self.max_bad = max_bad
         self.rows = self.cut = self.used = self.tokens = 0
         self.causes: Counter[str] = Counter()
@@ -264,7 +267,7 @@ class Tally:
         self.causes.update(account["causes"])
         self.examples = (self.examples + account["bad"])[:20]
         limit = self.max_bad
-        if isinstance(limit, float):
+        if limit < 1:
             limit *= max(self.rows, ALLOWED_AT_ONCE)
         if self.bad > limit:
             raise SaccadeError(

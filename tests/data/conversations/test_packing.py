@@ -188,6 +188,12 @@ def test_too_many_bad_rows_stop_the_stream():
         share.take(made([GOOD, GOOD, GOOD, bad]))
     with pytest.raises(SaccadeError, match="4 of 16 rows"):
         share.take(made([GOOD, GOOD, GOOD, bad]))
+    number = Tally(4.0)  # as a settings file may say it
+    number.take(made([bad] * 4))
+    with pytest.raises(SaccadeError, match="5 of 8 rows"):
+        number.take(made([GOOD, GOOD, GOOD, bad]))
+    with pytest.raises(SaccadeError, match="max_bad is -1"):
+        Tally(-1)
     filtered = Tally(0)
     filtered.take(made([RowError("rating", "f, row 9: no turn")] * 4))
     assert filtered.causes == {"rating": 4}
