@@ -3,10 +3,12 @@
 The rest of Saccade uses `keras.ops`. Functions here take and return native tensors.
 """
 
+import functools
 import os
 import resource
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -102,9 +104,23 @@ def compiled(function: Callable, model: keras.Layer) -> Callable:
     return call
 
 
-def trace(jitted: Any, *args, **kwargs):
-    """The closed jaxpr of a function made by `jit`, or None on torch. The later call reuses the trace."""
-    return jitted.trace(*args, **kwargs).jaxpr if name() == "jax" else None
+@dataclass(frozen=True)
+class Program:
+    """A function compiled for arguments of certain shapes. `jaxpr` and `temporary_bytes`, the memory it holds
+    besides its arguments and results while it runs, are None on torch."""
+
+    call: Callable
+    jaxpr: Any = None
+    temporary_bytes: int | None = None
+
+
+def program(jitted: Any, *args, **static) -> Program:
+    """Compile a function made by `jit` for these arguments before its first call."""
+    if name() != "jax":
+        return Program(functools.partial(jitted, **static))
+    traced = jitted.trace(*args, **static)
+    compiled = traced.lower().compile()
+    return Program(compiled, traced.jaxpr, int(compiled.memory_analysis().temp_size_in_bytes))
 
 
 def shapes(function: Callable, *args):
@@ -154,6 +170,12 @@ def own_copy(value):
 
         return jnp.array(value, copy=True)
     return value.detach().clone()
+
+
+def free(value) -> None:
+    """Give back the memory of a tensor that nobody reads again; on torch that is the collector's business."""
+    if name() == "jax":
+        value.delete()
 
 
 def start_host_copy(value) -> None:
@@ -231,6 +253,17 @@ def memory_peak_bytes() -> int:
             return int(torch.cuda.max_memory_allocated())
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def memory_limit_bytes() -> int | None:
+    """What the accelerator lets this process hold; None where it does not tell."""
+    if name() == "jax":
+        import jax
+
+        return (jax.devices()[0].memory_stats() or {}).get("bytes_limit")
+    import torch
+
+    return torch.cuda.mem_get_info()[1] if torch.cuda.is_available() else None
 
 
 def start_profile(folder: str | os.PathLike) -> bool:

@@ -105,3 +105,64 @@ def info_nce(similarity):
     forward = cross_entropy(similarity, targets)
     backward = cross_entropy(ops.transpose(similarity[:, :rows]), targets)
     return (forward + backward) / 2
+
+
+def next_token(hidden, table, targets, chunk: int = 2048):
+    """Summed cross-entropy of softmax(hidden @ table.T), of the tokens that count only.
+
+    Logits exist for `chunk` tokens at a time, in the dtype of hidden, and only where a target counts; the
+    gradient by them is taken at once, so that the backward pass needs none of them again.
+
+    Args:
+        hidden: float (N, D).  table: float (V, D), used in the dtype of hidden.
+        targets: int32 (N,); negative = does not count.
+    Returns: float32 (2,): the sum of -log p[target], and how many targets have the highest logit.
+    Source: Cut Your Losses in Large-Vocabulary Language Models, section 4, arXiv:2411.09009, has the idea.
+    """
+    count, chunk = hidden.shape[0], min(chunk, hidden.shape[0])
+    spare = -count % chunk
+    targets = ops.pad(targets, [[0, spare]], constant_values=-1)
+    order = ops.argsort(ops.cast(targets < 0, "int32"))  # stable: those that count stand first
+    targets = ops.take(targets, order, axis=0)
+    blocks = (ops.sum(ops.cast(targets >= 0, "int32")) + chunk - 1) // chunk
+
+    @ops.custom_gradient
+    def loss(hidden, table):
+        narrow = ops.cast(table, hidden.dtype)
+        rows = ops.take(ops.pad(hidden, [[0, spare], [0, 0]]), order, axis=0)
+
+        def add_block(index, state):
+            sums, by_rows, by_table = state
+            x = ops.slice(rows, (index * chunk, 0), (chunk, rows.shape[1]))
+            found, by_logits = _next_token_block(
+                ops.matmul(x, ops.transpose(narrow)), ops.slice(targets, (index * chunk,), (chunk,))
+            )
+            by_rows = ops.slice_update(by_rows, (index * chunk, 0), ops.matmul(by_logits, narrow))
+            by_table = by_table + ops.cast(ops.matmul(ops.transpose(by_logits), x), "float32")
+            return sums + found, by_rows, by_table
+
+        start = ops.zeros((2,), "float32"), ops.zeros_like(rows), ops.zeros(table.shape, "float32")
+        sums, by_rows, by_table = ops.fori_loop(0, blocks, add_block, start)
+        by_hidden = ops.take(by_rows, ops.argsort(order), axis=0)[:count]
+
+        def gradient(*args, upstream=None):
+            given = (args[0] if upstream is None else upstream)[0]
+            scaled = ops.cast(by_hidden, "float32") * given
+            return ops.cast(scaled, hidden.dtype), ops.cast(by_table * given, table.dtype)
+
+        return sums, gradient
+
+    return loss(hidden, ops.convert_to_tensor(table))
+
+
+def _next_token_block(logits, targets):
+    """Logits (C, V) -> float32 (2,) as `next_token` sums it, and the first's gradient, dtype of logits."""
+    wide = ops.cast(logits, "float32")
+    log_p = wide - ops.logsumexp(wide, axis=-1, keepdims=True)
+    chosen = ops.equal(ops.expand_dims(targets, 1), ops.arange(wide.shape[1], dtype="int32"))
+    counts = targets >= 0
+    picked = ops.sum(ops.where(chosen, log_p, 0.0))  # a target that does not count is never chosen
+    right = ops.equal(ops.cast(ops.argmax(logits, axis=-1), "int32"), targets)
+    slope = ops.exp(log_p) - ops.cast(chosen, "float32")
+    slope = ops.where(ops.expand_dims(counts, 1), slope, 0.0)
+    return ops.stack([-picked, ops.sum(ops.cast(right, "float32"))]), ops.cast(slope, logits.dtype)

@@ -32,3 +32,22 @@ def write(folder: Path, arrays: dict | None = None, tensors: dict | None = None,
     config = {k: v for k, v in {**config_of(arrays), **changes}.items() if v is not None}
     (folder / "config.json").write_text(json.dumps(config))
     return folder
+
+
+def packed(rows, order=(0, 1, 2), padding=5):
+    """The golden rows (one image, two, none) one behind the other, padding last, and where each is."""
+    keep = rows["padding_mask"]
+    length = keep.sum() + padding
+    found = {name: np.zeros((1, length), rows[name].dtype) for name in ("tokens", "image_mask")} | {
+        "segments": np.zeros((1, length), np.int32)
+    }
+    spans, at = {}, 0
+    for segment, row in enumerate(order, 1):
+        spans[row] = slice(at, at + keep[row].sum())
+        for name in ("tokens", "image_mask"):
+            found[name][0, spans[row]] = rows[name][row, keep[row]]
+        found["segments"][0, spans[row]] = segment
+        at = spans[row].stop
+    images = {0: rows["images"][:1], 1: rows["images"][1:3], 2: rows["images"][:0]}
+    found["images"] = np.concatenate([images[row] for row in order])
+    return found, spans

@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
+from keras import ops
 from reference import log_softmax, to_numpy
 
-from saccade import losses
+from saccade import backend, losses
 
 B, T, K = 3, 7, 5
 
@@ -93,3 +94,48 @@ def test_info_nce_with_texts_of_no_image(extra):
     result = losses.info_nce(similarity.astype(np.float32))
     assert result.shape == (T,)
     np.testing.assert_allclose(to_numpy(result), (rows + columns) / 2, rtol=1e-5)
+
+
+@pytest.mark.parametrize("chunk", [3, 8, 64])  # several blocks, the last one short; one that fits; too large
+@pytest.mark.parametrize("counted", [0, 1, 8, 16])
+def test_next_token_equals_the_plain_loss_and_its_gradients(chunk, counted):
+    n, d, v = 16, 6, 11
+    rng = np.random.default_rng(counted)
+    hidden, table = rng.normal(size=(n, d)), rng.normal(size=(v, d))
+    targets = np.full(n, -100)
+    places = rng.permutation(n)[:counted]
+    targets[places] = rng.integers(v, size=counted)
+    logits = hidden @ table.T
+    log_p = log_softmax(logits)
+    right = (logits.argmax(1) == targets).sum()
+    slope = np.where((targets >= 0)[:, None], np.exp(log_p) - np.eye(v)[np.maximum(targets, 0)], 0.0)
+
+    def scaled(values):
+        sums = losses.next_token(*values, targets.astype(np.int32), chunk)
+        return 3.0 * sums[0], sums
+
+    values = [backend.to_device(a.astype(np.float32)) for a in (hidden, table)]
+    (_, sums), gradients = backend.value_and_grad(scaled, values)
+    np.testing.assert_allclose(to_numpy(sums), [-log_p[places, targets[places]].sum(), right], atol=1e-5)
+    np.testing.assert_allclose(to_numpy(gradients[0]), 3 * slope @ table, atol=1e-5)
+    np.testing.assert_allclose(to_numpy(gradients[1]), 3 * slope.T @ hidden, atol=1e-5)
+
+
+def test_next_token_in_bfloat16_gives_the_table_float32_gradients():
+    rng = np.random.default_rng(0)
+    hidden, table = (rng.normal(size=(n, 8)).astype(np.float32) for n in (32, 24))
+    targets = rng.integers(24, size=32).astype(np.int32)
+    narrow = ops.cast(hidden, "bfloat16")
+    values = [narrow, backend.to_device(table)]
+
+    def mean(values):
+        sums = losses.next_token(*values, targets, 8)
+        return sums[0] / 32, sums
+
+    (loss, _), gradients = backend.value_and_grad(mean, values)
+    assert [str(g.dtype) for g in gradients] == ["bfloat16", "float32"]
+    logits = to_numpy(ops.cast(narrow, "float32")) @ table.T
+    expected = -log_softmax(logits)[np.arange(32), targets].mean()
+    assert abs(float(loss) - expected) < 0.02 * expected
+    slope = (np.exp(log_softmax(logits)) - np.eye(24)[targets]) / 32
+    np.testing.assert_allclose(to_numpy(gradients[1]), slope.T @ hidden, atol=4e-3)

@@ -142,6 +142,9 @@ class Template:
         except jinja2.TemplateError as error:
             raise SaccadeError(f"the chat template does not compile: {error}; get it again") from None
 
+    def __reduce__(self):  # what it compiled to does not pickle
+        return Template, (self.source,)
+
     def pieces(self, messages: Sequence[dict], add_generation_prompt: bool) -> list[str | int]:
         """The rendered conversation in order: texts of the template, and indices of the messages between.
 

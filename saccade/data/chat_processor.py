@@ -61,11 +61,18 @@ class ChatConfig:
         return cls(**{**record, **pairs})
 
 
-class _Row(NamedTuple):
+class Row(NamedTuple):
+    """The tokens of one conversation. image: is an image's. answer: is learnt. removable: may be cut."""
+
     ids: list[int]
     image: list[bool]
     answer: list[bool]
     removable: list[bool]
+
+    def targets(self) -> np.ndarray:
+        """int32 (S,): the token that follows where it is learnt, else IGNORED."""
+        following = np.where(self.answer[1:], self.ids[1:], IGNORED)
+        return np.append(following, IGNORED).astype(np.int32)
 
 
 class ChatProcessor:
@@ -74,7 +81,8 @@ class ChatProcessor:
     Call:
         images: for each row its list of pictures, as `read_image` takes them, in order.
         conversations: for each row messages {"role", "content"}, or the user's text alone.
-        train: the last message is the answer to learn; adds `targets`. Else the assistant is to speak.
+        train: every message of the assistant is learnt, and the last is one; adds `targets`. Else the
+            assistant is to speak.
         room: tokens to leave free after the prompt.
     Returns: dict: images (N, H, W, 3), uint8, or float32 in [0, 1] with reference_tiles, the tiles of all
         rows in order; tokens int32 (B, S), padding_mask, image_mask bool (B, S), padding first; with train,
@@ -108,11 +116,17 @@ class ChatProcessor:
         limit = self.limit - room
         rows, tiles = [], []
         for pictures, conversation in zip(images, conversations, strict=True):
-            grids, cuts = self._see(pictures)
-            messages = check_messages(conversation)
-            if train and messages[-1]["role"] != "assistant":
-                raise SaccadeError("the last message is not the assistant's; give the answer to learn")
-            rows.append(self._fit(self._row(messages, grids, train), limit))
+            grids, cuts = self.see(pictures)
+            row = self.write(conversation, grids, train)
+            rows.append(fit(row, limit))
+            cut = len(row.ids) - len(rows[-1].ids)
+            if cut:
+                warnings.warn(
+                    f"the prompt was cut by {cut} tokens, from its beginning, to fit the {limit} that the "
+                    "model takes",
+                    SaccadeWarning,
+                    stacklevel=2,
+                )
             tiles += cuts
         return self._batch(rows, tiles, limit, train)
 
@@ -121,8 +135,11 @@ class ChatProcessor:
         """Most tokens of a sequence; v0.1 counts those of the text only."""
         return self.config.max_length + (0 if self._template else self.config.image_tokens)
 
-    def _see(self, pictures: Sequence) -> tuple[list, list]:
-        """The grid of each picture, and the tiles of all, (n, side, side, 3) each."""
+    def see(self, pictures: Sequence) -> tuple[list, list]:
+        """A row's pictures: the grid of each, and its tiles, (n, side, side, 3).
+
+        Raises: SaccadeError: one cannot be read.
+        """
         c, grids, cuts = self.config, [], []
         if not isinstance(pictures, (list, tuple)):
             raise SaccadeError(f"a row's images are a {type(pictures).__name__}; give a list, empty for none")
@@ -151,7 +168,14 @@ class ChatProcessor:
                         text += self._tokens[f"r{row}c{column}"] + seen
         return text
 
-    def _row(self, messages: list[dict], grids: list, train: bool) -> _Row:
+    def write(self, conversation: str | Sequence[dict], grids: Sequence, train: bool) -> Row:
+        """The tokens of a row, however many; `fit` cuts them. `grids`: of its pictures, from `see`.
+
+        Raises: SaccadeError: see the class.
+        """
+        messages = check_messages(conversation)
+        if train and messages[-1]["role"] != "assistant":
+            raise SaccadeError("the last message is not the assistant's; give the answer to learn")
         messages = [{**m, "content": self.tokenizer.plain(m["content"])} for m in messages]
         if self._template is None:
             return self._question(messages, grids, train)
@@ -167,9 +191,9 @@ class ChatProcessor:
             text += messages[piece]["content"]
             spans.append((start, len(text), messages[piece]["role"] == "assistant"))
         ids, answer, removable = self._mark(text, spans)
-        return _Row(ids, [i == self._image_id for i in ids], answer, removable)
+        return Row(ids, [i == self._image_id for i in ids], answer, removable)
 
-    def _question(self, messages: list[dict], grids: list, train: bool) -> _Row:
+    def _question(self, messages: list[dict], grids: Sequence, train: bool) -> Row:
         """v0.1: the image's tokens, `Question: ... Answer:`, the answer."""
         roles = [m["role"] for m in messages]
         if roles != ["user", "assistant"][: len(roles)] or len(grids) > 1 or (len(roles) == 2) != train:
@@ -186,7 +210,7 @@ class ChatProcessor:
         ids, answer, removable = self._mark(text, spans)
         count = len(grids) * self.config.image_tokens
         none = [False] * count
-        return _Row(
+        return Row(
             [self.tokenizer.eos_id] * count + ids,
             [True] * count + [False] * len(ids),
             none + answer,
@@ -207,28 +231,7 @@ class ChatProcessor:
                     removable[at] = True
         return ids, answer, removable
 
-    def _fit(self, row: _Row, limit: int) -> _Row:
-        excess = len(row.ids) - limit
-        if excess <= 0:
-            return row
-        places = [at for at, may in enumerate(row.removable) if may]
-        if len(places) < excess:
-            raise SaccadeError(
-                f"{len(row.ids)} tokens exceed the limit of {limit}, {sum(row.image)} of them of images and "
-                f"only {len(places)} of the question; give fewer or smaller images (max_tiles) or a shorter "
-                "answer"
-            )
-        warnings.warn(
-            f"the prompt was cut by {excess} tokens, from its beginning, to fit the {limit} that the model "
-            "takes",
-            SaccadeWarning,
-            stacklevel=4,
-        )
-        gone = set(places[:excess])
-        parts: list[Any] = [[v for at, v in enumerate(part) if at not in gone] for part in row]
-        return _Row(*parts)
-
-    def _batch(self, rows: list[_Row], tiles: list, limit: int, train: bool) -> dict[str, np.ndarray]:
+    def _batch(self, rows: list[Row], tiles: list, limit: int, train: bool) -> dict[str, np.ndarray]:
         c = self.config
         longest = max((len(row.ids) for row in rows), default=0)
         length = max(longest, min(-(-longest // c.length_multiple) * c.length_multiple, limit))
@@ -239,19 +242,21 @@ class ChatProcessor:
         for at, row in enumerate(rows):
             kept = slice(length - len(row.ids), length)
             tokens[at, kept], padding_mask[at, kept], image_mask[at, kept] = row.ids, True, row.image
-            learned = np.zeros(length, bool)
-            learned[kept] = row.answer
-            targets[at, :-1] = np.where(learned[1:], tokens[at, 1:], IGNORED)
-        kind = np.float32 if c.tiled and c.reference_tiles else np.uint8
-        empty = np.zeros((0, c.image_size, c.image_size, 3), kind)
+            targets[at, kept] = row.targets()
         batch = {
-            "images": np.concatenate([empty, *tiles]),
+            "images": np.concatenate([self.blank_tiles(0), *tiles]),
             "tokens": tokens,
             "padding_mask": padding_mask,
             "image_mask": image_mask,
         }
         check_images(batch, c.image_tokens)
         return batch | ({"targets": targets} if train else {})
+
+    def blank_tiles(self, *shape: int) -> np.ndarray:
+        """Zeros (*shape, side, side, 3), of the type of tiles."""
+        c = self.config
+        kind = np.float32 if c.tiled and c.reference_tiles else np.uint8
+        return np.zeros((*shape, c.image_size, c.image_size, 3), kind)
 
     def save(self, directory: str | Path) -> None:
         """Write the tokenizer's files and processor.json. Raises: SaccadeError: disk full, no permission."""
@@ -268,6 +273,26 @@ class ChatProcessor:
         except (OSError, ValueError) as error:
             raise SaccadeError(f"{path} cannot be read: {error}; restore the file") from None
         return cls(ChatTokenizer.load(directory), ChatConfig.from_json(record))
+
+
+def fit(row: Row, limit: int) -> Row:
+    """The row, the beginning of what may be cut taken out until `limit` tokens are left.
+
+    Raises: SaccadeError: what must stay exceeds the limit.
+    """
+    excess = len(row.ids) - limit
+    if excess <= 0:
+        return row
+    places = [at for at, may in enumerate(row.removable) if may]
+    if len(places) < excess:
+        raise SaccadeError(
+            f"{len(row.ids)} tokens exceed the limit of {limit}, {sum(row.image)} of them of images and "
+            f"only {len(places)} of the question; give fewer or smaller images (max_tiles) or a shorter "
+            "answer"
+        )
+    gone = set(places[:excess])
+    parts: list[Any] = [[v for at, v in enumerate(part) if at not in gone] for part in row]
+    return Row(*parts)
 
 
 def check_images(batch: dict[str, Any], image_tokens: int) -> None:

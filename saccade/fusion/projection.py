@@ -51,12 +51,19 @@ def splice(x, soft, image_mask):
 
     Args:
         x: float (B, S, D), embedded tokens.
-        soft: float (N, M, D), the image tokens of all rows of the batch, in reading order.
-        image_mask: bool (B, S), True where an image token belongs; N * M are True.
+        soft: float (N, M, D), the image tokens of all rows of the batch, in reading order; N * M places of
+            image_mask are True. Or float (B, T, M, D), those of each row; what a row has no place for is not
+            read.
+        image_mask: bool (B, S), True where an image token belongs.
     Returns: float (B, S, D), dtype of x. Places without an image token (too few images) are NaN on JAX:
         `saccade.data.chat` counts them beforehand.
     """
-    which = ops.cumsum(ops.cast(ops.reshape(image_mask, (-1,)), "int32")) - 1
-    rows = ops.take(ops.reshape(soft, (-1, soft.shape[-1])), ops.maximum(which, 0), axis=0)
+    groups = soft.shape[0] if len(soft.shape) == 4 else 1
+    soft = ops.reshape(soft, (groups, -1, soft.shape[-1]))
+    which = ops.maximum(ops.cumsum(ops.cast(ops.reshape(image_mask, (groups, -1)), "int32"), axis=1) - 1, 0)
+    first = ops.expand_dims(ops.arange(groups, dtype="int32") * soft.shape[1], 1)
+    missing = groups * soft.shape[1]  # a row never reads the images of the next
+    which = ops.where(which < soft.shape[1], first + which, missing)
+    rows = ops.take(ops.reshape(soft, (-1, soft.shape[-1])), ops.reshape(which, (-1,)), axis=0)
     rows = ops.reshape(ops.cast(rows, x.dtype), ops.shape(x))
     return ops.where(ops.expand_dims(image_mask, -1), rows, x)

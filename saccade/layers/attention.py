@@ -23,8 +23,9 @@ class Attention(keras.layers.Layer):
         num_kv_heads: G, heads of keys and values, each read by num_heads / G query heads (GQA,
             arXiv:2305.13245); None = num_heads.
         rope_theta: turn queries and keys by their positions (RoPE); None = no positions.
-        flash: the fused kernel of the device: True = must, None = where device and shapes allow it, False =
-            never. It gives no scores.
+        flash: the fused kernel of the device: True = must, None = where device and shapes allow it and no
+            mask is given (a mask would be added to all scores, and get a gradient), False = never. It gives
+            no scores.
         initializer: of the four kernels.
     Call:
         x: float (B, T, D).
@@ -32,6 +33,7 @@ class Attention(keras.layers.Layer):
             `project_memory` returned, to read one memory many times.
         attention_mask: bool, broadcastable to (B, T, M), True = may attend; None = all.
         return_scores: also return the weights.
+        causal: query t attends keys 0..t of as many; instead of an attention_mask, which costs more.
         positions: with rope_theta, int32 (T,) or (B, T), of the queries and, where memory is None, of the
             keys; None = 0, 1, ...
     Returns: float (B, T, D), dtype of x; with `return_scores`, also float32 (B, A, T, M).
@@ -102,7 +104,9 @@ class Attention(keras.layers.Layer):
             return rotate(x, *rotary_table(x.shape[1], self.head_dim, self.rope_theta))
         return rotate(x, *rotary_at(positions, self.head_dim, self.rope_theta))
 
-    def call(self, x, memory=None, attention_mask=None, return_scores=False, positions=None):
+    def call(self, x, memory=None, attention_mask=None, return_scores=False, positions=None, causal=False):
+        if causal and (return_scores or attention_mask is not None):
+            raise ValueError("causal goes without attention_mask and return_scores; give a causal_mask")
         queries = self._place(self._split(self.query(x)), positions)
         if memory is None:
             memory = self.project_memory(x, positions)
@@ -115,7 +119,10 @@ class Attention(keras.layers.Layer):
             keys, values = (ops.repeat(t, shared, axis=2) if shared > 1 else t for t in (keys, values))
             mixed, scores = _attend_with_scores(queries, keys, values, mask)
         else:
-            mixed = ops.dot_product_attention(queries, keys, values, mask=mask, flash_attention=self.flash)
+            flash = False if self.flash is None and mask is not None else self.flash
+            mixed = ops.dot_product_attention(
+                queries, keys, values, mask=mask, is_causal=causal, flash_attention=flash
+            )
         if mask is not None:
             readable = ops.transpose(ops.any(mask, axis=-1, keepdims=True), (0, 2, 1, 3))
             mixed = ops.where(readable, mixed, ops.zeros_like(mixed))
@@ -138,3 +145,10 @@ def causal_mask(length: int):
     """bool (1, T, T): position t may attend 0..t."""
     positions = ops.arange(length)
     return ops.expand_dims(ops.expand_dims(positions, 1) >= ops.expand_dims(positions, 0), 0)
+
+
+def segment_mask(segments):
+    """int32 (B, S), 0 = padding -> bool (B, S, S): position t may attend those of its segment up to t."""
+    same = ops.equal(ops.expand_dims(segments, 2), ops.expand_dims(segments, 1))
+    kept = ops.logical_and(same, ops.expand_dims(segments > 0, 1))
+    return ops.logical_and(kept, causal_mask(segments.shape[1]))

@@ -142,6 +142,15 @@ def contract(dense, x, axis: int):
     return y + ops.reshape(ops.cast(dense.bias, x.dtype), (-1,) + (1,) * (len(x.shape) - 1))
 
 
+def again(block):
+    """The block, its activations computed again in the backward pass instead of kept.
+
+    JAX remembers a trace by the function it traced, and with it the weights of that time: hence a new
+    function for each call.
+    """
+    return keras.remat(lambda *args: block(*args))
+
+
 class EncoderBlock(keras.layers.Layer):
     """Pre-LN self-attention and MLP, with biases: the block of SigLIP's vision and text towers.
 
@@ -162,7 +171,7 @@ class EncoderBlock(keras.layers.Layer):
         self.attention_norm = keras.layers.LayerNormalization(
             epsilon=epsilon, dtype=policy, name="attention_norm"
         )
-        self.attention = Attention(dim, num_heads, use_bias=True, dtype=policy, name="attention")
+        self.attention = Attention(dim, num_heads, use_bias=True, flash=None, dtype=policy, name="attention")
         self.mlp_norm = keras.layers.LayerNormalization(epsilon=epsilon, dtype=policy, name="mlp_norm")
         self.mlp = MLP(dim, mlp_dim, dtype=policy, name="mlp")
 
@@ -231,8 +240,8 @@ class CausalBlock(keras.layers.Layer):
         dim, num_heads, num_kv_heads, mlp_dim: widths.  rope_theta: see Attention.  epsilon: of both norms.
     Call:
         x: float (B, T, D).
-        attention_mask: bool (B, T, M), True = may attend.
-        positions: int32 (B, T), of x.
+        attention_mask: bool (B, T, M), True = may attend; None = each token itself and those before.
+        positions: int32 (B, T), of x; None = 0, 1, ...
         cache: the pair (keys, values), each (B, M, G, E), of what was read before; None = x alone (M = T).
         slot: int32 () or (B,), with a cache: where x[:, 0] goes in it.
     Returns: float (B, T, D), dtype of x; the pair (keys, values), the cache with x in it.
@@ -257,6 +266,7 @@ class CausalBlock(keras.layers.Layer):
             num_heads,
             num_kv_heads=num_kv_heads,
             rope_theta=rope_theta,
+            flash=None,
             initializer=keras.initializers.RandomNormal(stddev=0.02),
             dtype=policy,
             name="attention",
@@ -270,12 +280,13 @@ class CausalBlock(keras.layers.Layer):
         for part in (self.attention_norm, self.attention, self.mlp_norm, self.mlp):
             part.build()
 
-    def call(self, x, attention_mask, positions, cache=None, slot=None):
+    def call(self, x, attention_mask=None, positions=None, cache=None, slot=None):
         normed = self.attention_norm(x)
         memory = self.attention.project_memory(normed, positions)
         if cache is not None:
             memory = tuple(place(old, new, slot) for old, new in zip(cache, memory, strict=True))
-        x = x + self.attention(normed, memory, attention_mask, positions=positions)
+        causal = attention_mask is None
+        x = x + self.attention(normed, memory, attention_mask, positions=positions, causal=causal)
         return x + self.mlp(self.mlp_norm(x)), memory
 
 

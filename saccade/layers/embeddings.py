@@ -86,17 +86,19 @@ def resize_positions(table, grid: tuple[int, int]):
 LOOKUP_BY_PRODUCT = 4096  # rows of a table whose gradient is still cheaper as a product
 
 
-def lookup(table, indices):
-    """table[indices]; the gradient of a small table is one matrix product.
+def lookup(table, indices, dtype: str | None = None):
+    """table[indices] as dtype; the gradient of a small table is one matrix product.
 
     The scatter that a gather's gradient is waits, on a GPU, for every token that occurs again: padding alone
-    made it a fifth of a training step.
+    made it a fifth of a training step. That of a large table adds in the table's own float32, which a GPU
+    does without taking turns as it must in bfloat16.
 
-    Args: table: float (V, D).  indices: int (...), in [0, V).
-    Returns: float (..., D).
+    Args: table: float (V, D).  indices: int (...), in [0, V).  dtype: of the result; None = of the table.
+    Returns: dtype (..., D).
     """
+    dtype = dtype or table.dtype
     if table.shape[0] > LOOKUP_BY_PRODUCT:
-        return ops.take(table, indices, axis=0)
+        return ops.cast(ops.take(table, indices, axis=0), dtype)
 
     @ops.custom_gradient
     def read(table):
@@ -107,7 +109,7 @@ def lookup(table, indices):
 
         return ops.take(table, indices, axis=0), gradient
 
-    return read(ops.convert_to_tensor(table))
+    return read(ops.cast(table, dtype))
 
 
 class TokenEmbedding(keras.layers.Layer):
@@ -144,7 +146,7 @@ class TokenEmbedding(keras.layers.Layer):
         length = tokens.shape[1]
         if length > self.max_length:
             raise ValueError(f"{length} tokens exceed max_length={self.max_length}; shorten the text")
-        x = lookup(ops.cast(self.table, self.compute_dtype), tokens)
+        x = lookup(self.table, tokens, self.compute_dtype)
         table = ops.convert_to_tensor(self.positions)
         if len(getattr(start, "shape", ())) == 1:
             # Behind the table stand guesses that nobody keeps.

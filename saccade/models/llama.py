@@ -6,8 +6,8 @@ import keras
 from keras import ops
 
 from saccade.hub.convert import Rule
-from saccade.layers.attention import causal_mask
-from saccade.layers.blocks import CausalBlock
+from saccade.layers.attention import segment_mask
+from saccade.layers.blocks import CausalBlock, again
 from saccade.layers.cache import readable, slots_of
 from saccade.layers.embeddings import lookup
 from saccade.layers.normalization import RMSNorm
@@ -61,7 +61,10 @@ class Llama(keras.layers.Layer):
     Call:
         x: float (B, S, D), from `embed` or elsewhere.
         padding_mask: bool (B, S), True = keep. Positions count kept tokens only, so padding on either side
-            changes nothing.
+            changes nothing. None = nothing is padding or it stands last, which is faster: no token sees what
+            follows it.
+        segments: int32 (B, S), in place of a padding_mask, for sequences packed in one row: 1, 2, ..., 0 =
+            padding. Tokens attend their own segment only and positions restart in each.
     Returns: hidden float (B, S, D), normalised; `unembed` makes logits of it.
     Source: Llama, arXiv:2302.13971; equal to LlamaForCausalLM in transformers (tests/oracle).
     """
@@ -101,21 +104,24 @@ class Llama(keras.layers.Layer):
 
     def embed(self, tokens):
         """int32 (B, S) -> float (B, S, D)."""
-        return lookup(ops.cast(self.table, self.compute_dtype), tokens)
+        return lookup(self.table, tokens, self.compute_dtype)
 
     def unembed(self, hidden):
         """float (..., D) -> logits float32 (..., V)."""
         return ops.cast(ops.matmul(hidden, ops.cast(ops.transpose(self.head), hidden.dtype)), "float32")
 
-    def call(self, x, padding_mask):
-        return self._read(x, padding_mask)[0]
+    def call(self, x, padding_mask=None, segments=None):
+        if segments is None and padding_mask is not None:
+            segments = ops.cast(padding_mask, "int32")
+        return self._read(x, segments)[0]
 
-    def _read(self, x, padding_mask):
-        positions = positions_of(padding_mask)
-        mask = ops.logical_and(causal_mask(x.shape[1]), ops.expand_dims(padding_mask, 1))
-        memories = []
+    def _read(self, x, segments):
+        mask, positions, memories = None, None, []
+        if segments is not None:
+            mask = segment_mask(segments)
+            positions = positions_of(mask)
         for block in self.blocks:
-            x, memory = (keras.remat(block) if self.remat else block)(x, mask, positions)
+            x, memory = (again(block) if self.remat else block)(x, mask, positions)
             memories.append(memory)
         return self.norm(x), memories
 
@@ -127,7 +133,7 @@ class Llama(keras.layers.Layer):
             room: tokens that `step` may read.
         Returns: logits float32 (B, V) of what follows the prompt; the cache.
         """
-        hidden, memories = self._read(x, padding_mask)
+        hidden, memories = self._read(x, ops.cast(padding_mask, "int32"))
         more = [[0, 0], [0, room], [0, 0], [0, 0]]
         cache = {
             "position": ops.convert_to_tensor(x.shape[1], "int32"),
@@ -151,7 +157,6 @@ class Llama(keras.layers.Layer):
         return logits, {**cache, "position": position + length, "memories": memories}
 
 
-def positions_of(padding_mask):
-    """bool (B, S), True = keep -> int32 (B, S): which kept token of its row each is, from 0."""
-    counted = ops.cumsum(ops.cast(padding_mask, "int32"), axis=1) - 1
-    return ops.maximum(counted, 0)
+def positions_of(mask):
+    """bool (B, S, S), what each token may attend -> int32 (B, S): how many of that come before it."""
+    return ops.maximum(ops.sum(ops.cast(mask, "int32"), axis=-1) - 1, 0)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field, replace
 
 import keras
+from keras import ops
 
 from saccade.fusion.projection import Projection, splice
 from saccade.hub.convert import Rule
@@ -120,9 +121,11 @@ class NanoVLM(Model):
         x      = splice(model.language.embed(tokens), soft, image_mask)
         hidden = model.language(x, padding_mask)
 
-    Call: batch: dict of `images` (N, H, W, 3), float in [0, 1] or uint8, the images (tiles) of all rows in
-        reading order; `tokens` int32 (B, S); `image_mask` bool (B, S), True where an image token stands (its
-        token is not read); `padding_mask` bool (B, S), True = keep. `saccade.data.chat` makes it.
+    Call: batch: dict of `images`, float in [0, 1] or uint8, the images (tiles) of all rows in reading order
+        (N, H, W, 3), or those of each row (B, T, H, W, 3), of which it may have places for the first only;
+        `tokens` int32 (B, S); `image_mask` bool (B, S), True where an image token stands (its token is not
+        read); `padding_mask` bool (B, S), True = keep, or `segments` int32 (B, S) of rows packed in one (see
+        Llama, also for neither). `saccade.data.chat_processor` and `saccade.data.conversations` make it.
     Returns: logits float32 (B, S, V); logits[:, t] predicts token t + 1.
     Source: nanoVLM, github.com/huggingface/nanoVLM. Differs: positions count kept tokens only, so that a
         row's answer does not depend on its padding; RoPE is not rescaled beyond the training length.
@@ -154,14 +157,20 @@ class NanoVLM(Model):
 
     def embed(self, batch):
         """What the decoder reads: float (B, S, D)."""
-        x = self.language.embed(batch["tokens"])
-        if batch["images"].shape[0] == 0:
+        x, images = self.language.embed(batch["tokens"]), batch["images"]
+        if 0 in images.shape:
             return x
-        return splice(x, self.encode_images(batch["images"]), batch["image_mask"])
+        soft = self.encode_images(ops.reshape(images, (-1, *images.shape[-3:])))
+        if len(images.shape) == 5:
+            soft = ops.reshape(soft, (*images.shape[:2], *soft.shape[1:]))
+        return splice(x, soft, batch["image_mask"])
+
+    def read(self, batch):
+        """What the decoder makes of a batch: float (B, S, D); `language.unembed` makes logits of it."""
+        return self.language(self.embed(batch), batch.get("padding_mask"), batch.get("segments"))
 
     def call(self, batch):
-        hidden = self.language(self.embed(batch), batch["padding_mask"])
-        return self.language.unembed(hidden)
+        return self.language.unembed(self.read(batch))
 
     def prefill(self, batch, room: int):
         """Read a batch whose padding stands first; see Llama.prefill."""

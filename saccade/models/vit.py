@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import keras
 
 from saccade.hub.convert import Rule
-from saccade.layers.blocks import EncoderBlock
+from saccade.layers.blocks import EncoderBlock, again
 from saccade.layers.embeddings import PatchEmbedding
 
 
@@ -106,5 +106,5 @@ class ViT(keras.layers.Layer):
     def call(self, images):
         x = self.patches((images - self.config.pixel_mean) / self.config.pixel_std)
         for block in self.blocks:
-            x = keras.remat(block)(x) if self.remat else block(x)
+            x = again(block)(x) if self.remat else block(x)
         return self.norm(x)

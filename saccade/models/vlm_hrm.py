@@ -226,7 +226,7 @@ class VLMHRM(Model):
         vision = self.encode_images(batch["images"])
         text = self.encode_text(batch["tokens"], batch["padding_mask"])
         fusion = self._as("fusion", self.fusion(vision, text, batch["padding_mask"]))
-        task = ops.expand_dims(lookup(ops.cast(self.task_table, vision.dtype), batch["task"]), 1)
+        task = ops.expand_dims(lookup(self.task_table, batch["task"], vision.dtype), 1)
         segments = (self._as("task", task), vision, text, fusion)
         keep = [ops.ones(ops.shape(s)[:2], dtype="bool") for s in segments]
         keep[2] = batch["padding_mask"]

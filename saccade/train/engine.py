@@ -41,6 +41,7 @@ class Engine:
         self.seed = keras.random.SeedGenerator(config.seed)
         self._push = backend.jit(queue.push, donate=True)
         self._step = backend.jit(self._pure_step, donate=True, static=("update",))
+        self._programs: dict[bool, backend.Program] = {}
         self._metric_names: list[str] = []
 
     # -- state
@@ -94,11 +95,13 @@ class Engine:
         Returns: (state, consumed); consumed int32 (streams,), rows taken from each queue, not yet computed
             perhaps.
         """
-        return self._step(state, update=update)
+        return self.program(state, update).call(state)
 
-    def jaxpr(self, state: dict):
-        """The traced step, for counting its operations; None on torch."""
-        return backend.trace(self._step, state, update=True)
+    def program(self, state: dict, update: bool = True) -> backend.Program:
+        """The compiled step. There is one for each `update`: a state of other shapes is refused."""
+        if update not in self._programs:
+            self._programs[update] = backend.program(self._step, state, update=update)
+        return self._programs[update]
 
     def _loss(self, trained: list, state: dict):
         """Sum of the streams' weighted losses. Returns (loss, (carries, consumed, metrics, others, seed))."""

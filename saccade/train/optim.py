@@ -84,6 +84,8 @@ class Group:
             seen = [keras.Variable(ops.zeros((size,), seen[0].dtype), name="joined")]
         if self.optimizer is not None:
             self.optimizer.build(seen)
+        if self.joined:
+            backend.free(seen[0].value)  # its shape was needed; values always come from the state
         return self
 
 
@@ -206,8 +208,11 @@ def clip(gradients: list, limit: float | None) -> tuple[list, object]:
 
 
 def initial_state(groups: list[Group]) -> list[list]:
-    """The optimisers' slots, one list of tensors per group (empty if frozen)."""
-    return [[backend.own_copy(v.value) for v in g.optimizer.variables] if g.optimizer else [] for g in groups]
+    """The optimisers' slots, one list of tensors per group (empty if frozen).
+
+    They are handed over, not copied: the optimisers never read their own again.
+    """
+    return [[v.value for v in g.optimizer.variables] if g.optimizer else [] for g in groups]
 
 
 def apply(groups: list[Group], values: list, gradients: list, slots: list[list]) -> tuple[list, list[list]]:

@@ -21,8 +21,9 @@ def count(variables: list) -> int:
     return sum(int(np.prod(v.shape)) for v in variables)
 
 
-def parts_table(groups: list[Group]) -> Table:
-    """Part, parameters, trainable, learning rate, weight decay and dtype: one line per optimiser group."""
+def parts_table(groups: list[Group], untrainable: list) -> Table:
+    """Part, parameters, trainable, learning rate, weight decay and dtype: one line per optimiser group, one
+    for the variables that the model itself says do not train."""
     table = Table(title="What trains")
     for column in ("part", "parameters", "trains", "learning rate", "weight decay", "dtype"):
         table.add_column(column, justify="left" if column in ("part", "dtype") else "right")
@@ -37,8 +38,12 @@ def parts_table(groups: list[Group]) -> Table:
             f"{group.weight_decay:g}" if trains else "-",
             ", ".join(sorted(dtypes)),
         )
+    if untrainable:
+        dtypes = sorted({str(v.dtype) for v in untrainable})
+        table.add_row("untrainable", f"{count(untrainable):,}", "no", "-", "-", ", ".join(dtypes))
     trained = sum(count(g.variables) for g in groups if g.optimizer)
-    table.caption = f"{trained:,} of {sum(count(g.variables) for g in groups):,} parameters train"
+    total = sum(count(g.variables) for g in groups) + count(untrainable)
+    table.caption = f"{trained:,} of {total:,} parameters train"
     return table
 
 

@@ -16,10 +16,10 @@ import numpy as np
 from absl import flags
 
 from saccade import backend
+from saccade.data.order import ENDLESS, Shuffled
 from saccade.errors import SaccadeError
 
 READ_AHEAD = 4
-ENDLESS = 2**48  # examples
 
 
 @dataclass(frozen=True)
@@ -27,13 +27,17 @@ class Stream:
     """Where examples come from and what is learnt from them.
 
     Args:
-        source: has `__len__` and `__getitem__`. Must pickle if `workers` > 0.
-        collate: list of B items -> dict of NumPy arrays whose shapes never change, first axis B.
+        source: has `__len__` and `__getitem__`. Must pickle if `workers` > 0. Where it has `blocks`, the
+            number of rows of each part that is read as a whole, a few parts at a time are shuffled.
+        collate: list of items, B unless `items` says otherwise -> dict of NumPy arrays whose shapes never
+            change, first axis B.
         objective: see saccade.train.objectives.
         batch_size: B.
         weight: of this stream's loss in the sum.
         workers: processes that read; 0 = one thread of this process.
         shuffle: a new order in every epoch. A source that is random by index needs none.
+        items: of the source that one batch is made from, where collate packs them; None = batch_size.
+        tally: takes the account out of each batch, in this process (`saccade.data.conversations.Tally`).
     """
 
     source: Sequence[Any]
@@ -43,24 +47,32 @@ class Stream:
     weight: float = 1.0
     workers: int = 0
     shuffle: bool = True
+    items: int | None = None
+    tally: Any = None
 
     def batches(self, seed: int = 0, start: int = 0) -> Iterator[dict[str, np.ndarray]]:
         """Endless batches from number `start`. An epoch's last rows share a batch with the next one's."""
         if len(self.source) == 0:
             raise SaccadeError("a stream has no examples: check its source")
-        dataset = grain.MapDataset.source(self.source)
-        if self.shuffle:
-            dataset = dataset.shuffle(seed=seed % 2**32)
-        # repeat() without a number overflows len() in slices
-        epochs = max(1, ENDLESS // len(self.source))
-        dataset = dataset.repeat(epochs).batch(self.batch_size, batch_fn=self.collate)[start:]
+        dataset = self._in_order(seed % 2**32)
+        dataset = dataset.batch(self.items or self.batch_size, batch_fn=self.collate)[start:]
         options = grain.ReadOptions(num_threads=0)
         reader = dataset.to_iter_dataset(options)
         if self.workers:
             if not flags.FLAGS.is_parsed():  # grain's workers read absl flags, which only absl programs parse
                 flags.FLAGS.mark_as_parsed()
             reader = reader.mp_prefetch(grain.MultiprocessingOptions(num_workers=self.workers))
-        return iter(reader)
+        return map(self.tally.take, reader) if self.tally else iter(reader)
+
+    def _in_order(self, seed: int) -> grain.MapDataset:
+        blocks = getattr(self.source, "blocks", None)
+        if self.shuffle and blocks:
+            return grain.MapDataset.source(Shuffled(self.source, blocks, seed))
+        dataset = grain.MapDataset.source(self.source)
+        if self.shuffle:
+            dataset = dataset.shuffle(seed=seed)
+        # repeat() without a number overflows len() in slices
+        return dataset.repeat(max(1, ENDLESS // len(self.source)))
 
 
 class Reader:

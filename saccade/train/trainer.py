@@ -12,7 +12,7 @@ import numpy as np
 
 from saccade import backend
 from saccade.errors import SaccadeError
-from saccade.train import checkpoint, flops, report
+from saccade.train import checkpoint, flops, memory, report
 from saccade.train.config import TrainConfig
 from saccade.train.engine import Engine
 from saccade.train.queue import READ_LAG, Budget
@@ -107,7 +107,7 @@ class Trainer:
         try:
             for note in self._notes:
                 log.say(note)
-            log.say(report.parts_table(self.engine.groups))
+            log.say(report.parts_table(self.engine.groups, self.model.non_trainable_variables))
             self._start(saved)
             if saved:
                 log.say(f"resumed from {saved[0]}")
@@ -197,9 +197,12 @@ class Trainer:
         meter = Meter(self)
         if self.step < config.steps:
             self._feed()
-            meter.flops = flops.count(self.engine.jaxpr(self.state))
+            meter.flops = flops.count(self.engine.program(self.state).jaxpr)
             for note in meter.flops.notes:
                 log.say(note)
+            if predicted := memory.predict(self.engine, self.state):
+                log.say(predicted.table())
+                memory.check(predicted, backend.memory_limit_bytes())
         deadline = self._begin_s + (config.time_limit_s or math.inf)
         last = self.step >= config.steps
         while not last:
@@ -220,6 +223,9 @@ class Trainer:
         self._settle(1)
         result = meter.result(self.step - first_step)
         log.say(str(result))
+        for name, stream in self.streams.items():
+            if stream.tally:
+                log.say(f"{name}: {stream.tally}")
         return result
 
     def _evaluate(self) -> dict:

@@ -149,6 +149,20 @@ def test_the_gradient_of_a_lookup_is_summed_in_bfloat16_no_worse_than_a_gathers(
     np.testing.assert_allclose(np.asarray(gradient[0], np.float64), exact, rtol=2**-8)
 
 
+def test_a_large_table_is_looked_up_narrow_and_learns_in_float32(rng, monkeypatch):
+    monkeypatch.setattr(embeddings, "LOOKUP_BY_PRODUCT", 0)
+    indices = np.zeros((600,), np.int32)
+    table, upstream = normal(rng, VOCABULARY, D), jnp.ones((600, D), "bfloat16") / 3
+
+    def narrow(table, indices):
+        return lookup(table, indices, "bfloat16")
+
+    value, gradient = lookup_gradient(narrow, table, indices, upstream)
+    assert (value.dtype, gradient.dtype) == ("bfloat16", "float32")
+    # Summed in bfloat16 it would stand still at 256 / 3.
+    np.testing.assert_allclose(gradient[0], float(upstream[0, 0]) * 600, rtol=1e-5)
+
+
 N, HEADS = 9, 3
 
 

@@ -13,11 +13,13 @@ from saccade.hub.nano_vlm import read_model
 
 
 def outputs(folder) -> dict:
-    """Logits of the golden batch, and five tokens written with a cache."""
+    """Logits of the golden batch, also packed in one row, and five tokens written with a cache."""
     model, batch = read_model(folder), nano.part(nano.golden(), "batch")
     settings = GenerationConfig(max_new_tokens=5, eos_token_id=model.config.language.vocab_size)  # no end
     written, score = Writer(model).generate((batch,), settings)
-    return {"logits": to_numpy(backend.compiled(model, model)(batch)), "written": written, "score": score}
+    read = backend.compiled(model, model)
+    logits = {"logits": to_numpy(read(batch)), "packed": to_numpy(read(nano.packed(batch)[0]))}
+    return {**logits, "written": written, "score": score}
 
 
 if __name__ == "__main__":

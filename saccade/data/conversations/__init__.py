@@ -1,0 +1,25 @@
+"""Conversations about pictures, from files, streams and the scene world, packed into sequences.
+
+rows = Conversations.open("cauldron/*/*.parquet")
+packer = Packer.measured(processor, rows, sequences=8)
+"""
+
+from saccade.data.conversations.files import Conversations
+from saccade.data.conversations.packing import Packer, Tally, Tolerant
+from saccade.data.conversations.rows import BAD, LEFT_OUT, Conversation, RowError, RowFormat
+from saccade.data.conversations.scenes import SceneConversations
+from saccade.data.conversations.streamed import StreamedConversations
+
+__all__ = [
+    "BAD",
+    "LEFT_OUT",
+    "Conversation",
+    "Conversations",
+    "Packer",
+    "RowError",
+    "RowFormat",
+    "SceneConversations",
+    "StreamedConversations",
+    "Tally",
+    "Tolerant",
+]
