@@ -132,6 +132,23 @@ def test_refer_asks_for_no_more_hops_than_the_step_allows(outputs, hops):
     np.testing.assert_allclose(rows, expected, rtol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("steps", "wrong", "settled"), [(1, False, False), (2, False, True), (2, True, False)]
+)
+def test_refer_settles_when_every_hop_is_asked_for_and_right(outputs, steps, wrong, settled):
+    """Two hops, one a step: the second is open in the first step, however well it is marked."""
+    marks = np.full((B, N, CHANNELS), -1, np.int8)
+    marks[:, :2, 0], marks[:, :2, BRANCHES] = 1, 0
+    logits = np.where(marks > 0, 1.0, -1.0).astype(np.float32)
+    logits[1, 0, BRANCHES] *= -1 if wrong else 1
+    model = SimpleNamespace(heads={"referents": lambda hidden: logits})
+    seen = {**outputs, "steps": np.full(B, steps, np.int32)}
+    _, _, found = Refer(hops_per_step=1)(model, seen, {"referents": marks}, LAYOUT)
+    assert bool(to_numpy(found)[1]) is settled
+    marks[1] = -1  # a row with nothing to say has nothing open
+    assert to_numpy(Refer(hops_per_step=1)(model, seen, {"referents": marks}, LAYOUT)[2])[1]
+
+
 def test_tell(model, outputs):
     data = tiny.batch()
     logits = to_numpy(model.heads["vqa"](outputs["hidden"][:, SEEN])).astype(np.float64)
