@@ -240,8 +240,9 @@ def knapsack(sizes: Sequence[tuple[int, int]], capacity: tuple[int, int], bins: 
 class Tally:
     """What became of the rows that a stream has read so far, in this process.
 
-    Args: max_bad: most rows that may be damaged: a number, or, under 1, a share of those read (of
-        ALLOWED_AT_ONCE while fewer have been). Filtered rows and those without room do not count.
+    Args: max_bad: most rows that may be damaged: a number of different ones, however often they come again, or,
+        under 1, a share of those read (of ALLOWED_AT_ONCE while fewer have been). Filtered rows and those
+        without room do not count.
     Raises: SaccadeError: max_bad is negative.
     """
 
@@ -251,7 +252,7 @@ class Tally:
         self.max_bad = max_bad
         self.rows = self.cut = self.used = self.tokens = 0
         self.causes: Counter[str] = Counter()
-        self.examples: list[str] = []  # the first bad rows
+        self.examples: list[str] = []  # the first different bad rows
 
     @property
     def bad(self) -> int:
@@ -265,13 +266,16 @@ class Tally:
         self.used += account["used"]
         self.tokens += account["tokens"]
         self.causes.update(account["causes"])
-        self.examples = (self.examples + account["bad"])[:20]
-        limit = self.max_bad
+        room = 20 if self.max_bad < 1 else int(self.max_bad) + 1
+        for text in account["bad"]:
+            if text not in self.examples and len(self.examples) < room:
+                self.examples.append(text)
+        bad, limit = len(self.examples), self.max_bad
         if limit < 1:
-            limit *= max(self.rows, ALLOWED_AT_ONCE)
-        if self.bad > limit:
+            bad, limit = self.bad, limit * max(self.rows, ALLOWED_AT_ONCE)
+        if bad > limit:
             raise SaccadeError(
-                f"{self.bad} of {self.rows} rows cannot be used, more than max_bad={self.max_bad}; the first "
+                f"{bad} of {self.rows} rows cannot be used, more than max_bad={self.max_bad}; the first "
                 f"is {self.examples[0]}; mend the data, or raise max_bad"
             )
         return {key: value for key, value in batch.items() if key != "account"}

@@ -177,21 +177,23 @@ def test_what_is_left_out_is_counted_by_cause():
 
 def test_too_many_bad_rows_stop_the_stream():
     made = packer(rows=4)
-    bad = RowError("image", "f, row 9: not a PNG")
+    bad, *others = (RowError("image", f"f, row {row}: not a PNG") for row in (9, 8, 7, 6, 5))
     tally = Tally(2)
-    tally.take(made([GOOD, bad, bad, GOOD]))
-    message = "3 of 8 rows cannot be used, more than max_bad=2; the first is f, row 9: not a PNG; mend the"
+    tally.take(made([GOOD, bad, others[0], GOOD]))
+    for _ in range(3):  # another epoch brings the same rows
+        tally.take(made([bad, GOOD, others[0], bad]))
+    message = "3 of 20 rows cannot be used, more than max_bad=2; the first is f, row 9: not a PNG; mend the"
     with pytest.raises(SaccadeError, match=message):
-        tally.take(made([bad, GOOD, GOOD, GOOD]))
+        tally.take(made([others[1], GOOD, GOOD, GOOD]))
     share = Tally(0.003)  # of 1,000 rows: 3
     for _ in range(3):
         share.take(made([GOOD, GOOD, GOOD, bad]))
     with pytest.raises(SaccadeError, match="4 of 16 rows"):
         share.take(made([GOOD, GOOD, GOOD, bad]))
     number = Tally(4.0)  # as a settings file may say it
-    number.take(made([bad] * 4))
+    number.take(made([bad, *others[:3]]))
     with pytest.raises(SaccadeError, match="5 of 8 rows"):
-        number.take(made([GOOD, GOOD, GOOD, bad]))
+        number.take(made([GOOD, GOOD, GOOD, others[3]]))
     with pytest.raises(SaccadeError, match="max_bad is -1"):
         Tally(-1)
     filtered = Tally(0)
