@@ -240,8 +240,8 @@ def knapsack(sizes: Sequence[tuple[int, int]], capacity: tuple[int, int], bins: 
 class Tally:
     """What became of the rows that a stream has read so far, in this process.
 
-    Args: max_bad: most rows that may be damaged: a number of different ones, however often they come again, or,
-        under 1, a share of those read (of ALLOWED_AT_ONCE while fewer have been). Filtered rows and those
+    Args: max_bad: most rows that may be damaged: a number of different ones, however often they come again,
+        or, under 1, a share of those read (of ALLOWED_AT_ONCE while fewer have been). Filtered rows and those
         without room do not count.
     Raises: SaccadeError: max_bad is negative.
     """
