@@ -35,7 +35,8 @@ class Attention(keras.layers.Layer):
         return_scores: also return the weights.
         causal: query t attends keys 0..t of as many; instead of an attention_mask, which costs more.
         positions: with rope_theta, int32 (T,) or (B, T), of the queries and, where memory is None, of the
-            keys; None = 0, 1, ...
+            keys; None = 0, 1, ... Or, without, a table to turn both by: the pair (cosines, sines), each
+            float32 (T, E / 2).
     Returns: float (B, T, D), dtype of x; with `return_scores`, also float32 (B, A, T, M).
     Raises: ValueError: num_heads does not divide dim, num_kv_heads does not divide num_heads, or RoPE meets
         an odd head width (states both).
@@ -98,6 +99,8 @@ class Attention(keras.layers.Layer):
 
     def _place(self, x, positions):
         x = rms(x) if self.qk_norm else x
+        if isinstance(positions, tuple):
+            return rotate(x, *positions)
         if self.rope_theta is None:
             return x
         if positions is None:

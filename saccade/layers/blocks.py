@@ -1,11 +1,13 @@
 """Transformer blocks: feed-forward nets, encoder, decoders and the cross-modal block of VLM-HRM."""
 
 import keras
+import numpy as np
 from keras import ops
 
 from saccade.layers.attention import Attention
 from saccade.layers.cache import place
 from saccade.layers.normalization import RMSNorm, rms
+from saccade.layers.rotary import grid_table
 
 
 class MLP(keras.layers.Layer):
@@ -301,21 +303,32 @@ class CrossModalBlock(keras.layers.Layer):
 
     Args:
         dim, num_heads, mlp_dim: widths; SwiGLU's inner width is mlp_dim.
+        rotary: the self-attention turns vision tokens by their row and column, so that it sees how far left
+            or right of each other they stand (docs/decisions/0013).
     Call:
         z: float (B, S, D).
         padding_mask: bool (B, S), True = keep.
-        layout: has `vision` and `text`, slices of S (static).
+        layout: has `grid`, (rows, columns) of vision, and `vision` and `text`, slices of S (static).
         return_scores: also return what the self-attention looked at.
     Returns: float (B, S, D), dtype of z; with `return_scores`, also float32 (B, A, S, S).
     Source: TRM block, arXiv:2510.04871; two-way cross-attention as in LXMERT, section 2, arXiv:1908.07490.
     """
 
-    def __init__(self, dim: int, num_heads: int, mlp_dim: int, cross: bool = True, **kwargs):
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        mlp_dim: int,
+        cross: bool = True,
+        rotary: bool = False,
+        **kwargs,
+    ):
         super().__init__(**kwargs)
         self.dim = dim
         self.num_heads = num_heads
         self.mlp_dim = mlp_dim
         self.cross = cross
+        self.rotary = rotary
         policy = self.dtype_policy
         self.self_attention = Attention(dim, num_heads, qk_norm=True, dtype=policy, name="self_attention")
         self.mlp = SwiGLU(dim, mlp_dim, dtype=policy, name="mlp")
@@ -336,13 +349,22 @@ class CrossModalBlock(keras.layers.Layer):
 
     def call(self, z, padding_mask, layout, return_scores=False):
         keys_mask = ops.expand_dims(padding_mask, 1)
-        mixed = self.self_attention(z, attention_mask=keys_mask, return_scores=return_scores)
+        places = self._places(z.shape[1], layout) if self.rotary else None
+        mixed = self.self_attention(
+            z, attention_mask=keys_mask, positions=places, return_scores=return_scores
+        )
         mixed, scores = mixed if return_scores else (mixed, None)
         z = rms(z + mixed)
         if self.cross:
             z = self._cross(z, keys_mask, layout.vision, layout.text)
         z = rms(z + self.mlp(z))
         return (z, scores) if return_scores else z
+
+    def _places(self, length: int, layout):
+        """Cosines and sines of all places: vision turns, what has no place in the image does not."""
+        cos, sin = grid_table(*layout.grid, self.self_attention.head_dim)
+        around = ((layout.vision.start, length - layout.vision.stop), (0, 0))
+        return np.pad(cos, around, constant_values=1.0), np.pad(sin, around)
 
     def _cross(self, z, keys_mask, vision, text):
         seen, said = z[:, vision], z[:, text]

@@ -22,6 +22,25 @@ def rotary_at(positions, head_dim: int, theta: float = 1e4):
     return ops.cos(angles), ops.sin(angles)
 
 
+def grid_table(rows: int, columns: int, head_dim: int, periods: tuple[float, float] = (4.0, 20.0)):
+    """Cosines and sines of the places of a grid, row by row: half of the pairs turn by row, half by column.
+
+    The turns of one axis have periods from the first to the second number of cells, spaced geometrically.
+
+    Returns: two float32 NumPy arrays (rows * columns, E / 2).
+    Raises: ValueError: the pairs do not split in two (states the width).
+    Source: axial rotary positions, EVA-02, arXiv:2303.11331, section 2; as in RoPE-ViT, arXiv:2403.13298.
+    """
+    if head_dim % 4:
+        raise ValueError(
+            f"a grid turns half of the pairs by row, but a head is {head_dim} wide; choose a multiple of 4"
+        )
+    turns = 2 * np.pi / np.geomspace(*periods, head_dim // 4)
+    row, column = np.divmod(np.arange(rows * columns)[:, None], columns)
+    angles = np.concatenate([row * turns, column * turns], axis=1)
+    return np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)
+
+
 def rotate(x, cos, sin):
     """Turn each pair (i, i + E/2) of a head's vector by its position's angle (half-split, as in Llama).
 

@@ -29,6 +29,7 @@ class VLMHRMConfig:
     """Everything a VLM-HRM is made of.
 
     dim, num_heads, mlp_dim: widths of the reasoning core (mlp_dim: SwiGLU's inner width).
+    rotary: see CrossModalBlock.
     depth: blocks in the net f.  shared: one net for both levels (TRM), or H and L nets (HRM).
     h_cycles, l_cycles, halt_max_steps, halt_threshold: see `saccade.recursion`.
     text_depth: contextual blocks of the text tower; 0 = embeddings only.
@@ -52,6 +53,7 @@ class VLMHRMConfig:
     num_heads: int = 4
     mlp_dim: int = 768
     cross: bool = True
+    rotary: bool = False
     shared: bool = True
     h_cycles: int = 1
     l_cycles: int = 1
@@ -95,7 +97,7 @@ PRESETS = {
         embedding_dim=32,
     ),
     # Half of all questions can be guessed, so "more likely right than not" is no reason to stop: 3 is 95 %.
-    "vlm_hrm_small": VLMHRMConfig(),
+    "vlm_hrm_small": VLMHRMConfig(rotary=True),
 }
 
 
@@ -170,7 +172,7 @@ class VLMHRM(Model):
         c = self.config
         blocks = [
             CrossModalBlock(
-                c.dim, c.num_heads, c.mlp_dim, c.cross, dtype=self.dtype_policy, name=f"block_{i}"
+                c.dim, c.num_heads, c.mlp_dim, c.cross, c.rotary, dtype=self.dtype_policy, name=f"block_{i}"
             )
             for i in range(c.depth)
         ]

@@ -85,7 +85,20 @@ def _resize(draft: Draft, program: Call, size: int, scope: tuple, has_room=None)
         fixed = [attribute for attribute, _, _ in needs]
         for i in inside:
             draft.objects[i].locked.update(fixed)
+        if needs:
+            _set_decoys(draft, [i for i in scope if i not in candidates], needs)
     return inside, candidates, needs
+
+
+def _set_decoys(draft: Draft, strangers: list, needs: list) -> None:
+    """Objects that meet all needs but stand elsewhere: else attributes tell alone what is left of the ball."""
+    number = draft.rng.choice((0, 1, 1, 2))
+    for i in draft.rng.sample(strangers, min(number, len(strangers))):
+        values = {attribute: value for attribute, value, same in needs if same}
+        for attribute, value, same in needs:
+            if not same and getattr(draft.objects[i], attribute) == value:
+                values[attribute] = draft.other(attribute, value)
+        draft.change(i, values, lock=False)  # where there is room
 
 
 def _matching(draft: Draft, found: Sequence[int], needs: Sequence[tuple]) -> Sequence[int]:
@@ -229,7 +242,8 @@ def _achieve_exist(draft: Draft, program: Call, answer: bool, scope: tuple) -> N
     _settle(draft, program, scope, 2)
     found = len(draft.value(program, scope))
     if bool(found) != answer:
-        _resize(draft, program, draft.rng.choice((1, 1, 1, 2)) if answer else 0, scope)
+        found = draft.rng.choice((1, 1, 1, 2)) if answer else 0
+    _resize(draft, program, found, scope)
 
 
 def _split(program: Call, answer: bool, rng: Random) -> tuple[bool, bool]:
