@@ -66,8 +66,8 @@ class Config(BaseModel):
         "rationale": Task(batch=96, workers=3),
         "statement": Task(batch=160, weight=1.5, workers=4),
         "ground": Task(batch=128, workers=3),
-        "caption": Task(batch=96, workers=2),
-        "match": Task(batch=128, workers=5),
+        "caption": Task(batch=128, workers=3),
+        "match": Task(batch=96, workers=4),
         "panels": Task(batch=64, weight=0.5, workers=2),
     }
     train: TrainConfig = TrainConfig(

@@ -18,7 +18,7 @@ def readout(model, task: str, layout):
     """What a task wants to know of a step's outputs: outputs -> dict of tensors (B, ...).
 
     answers: `probabilities` (B, K).  ground: `box` (B, 4) xyxy of the canvas, `confidence` (B,).
-    Writing tasks: `memory`, hidden (B, S, D) and its padding mask.  All: `q_halt` (B,).
+    Writing tasks: `memory`, (B, S, D) and its padding mask.  All: `q_halt` (B,).
     """
 
     def read(outputs):
@@ -27,7 +27,7 @@ def readout(model, task: str, layout):
             head = model.heads["ground"](outputs["hidden"][:, layout.vision], grid=layout.grid)
             result["box"], result["confidence"] = best_box(head)
         elif task == "caption":
-            result["memory"] = (outputs["hidden"], outputs["padding_mask"])
+            result["memory"] = (outputs["memory"], outputs["padding_mask"])
         else:
             result["probabilities"] = ops.softmax(model.heads[task](outputs["task"]), axis=-1)
         return result
@@ -144,7 +144,7 @@ class Reasoner:
                 "attention": layout.grid,
             }
             kept = {key: ops.zeros((x.shape[0], num_steps, *shape)) for key, shape in shapes.items()}
-            names = ("kept", "hidden", "padding_mask") if write else ("kept",)
+            names = ("kept", "memory", "padding_mask") if write else ("kept",)
             found, steps = run_until_halted(
                 step,
                 {**self.model.initial_carry(x), "kept": kept},

@@ -96,7 +96,6 @@ PRESETS = {
         decoder_depth=1,
         embedding_dim=32,
     ),
-    # Half of all questions can be guessed, so "more likely right than not" is no reason to stop: 3 is 95 %.
     "vlm_hrm_small": VLMHRMConfig(rotary=True),
 }
 
@@ -250,15 +249,22 @@ class VLMHRM(Model):
         Args:
             carry: from `initial_carry` or the last step.  x, mask: from `encode`.  layout: of the batch.
             threshold, max_steps: of halting; None = the config's.
-        Returns: carry; outputs: `hidden` float (B, S, D) and its `padding_mask` bool (B, S), the memory of a
-            writer; `task` float (B, D), its task token; `q_halt` float32 (B,); `q_continue` with q_learning;
-            `scores` float32 (B, A, S, S) with return_scores.
+        Returns: carry; outputs: `hidden` float (B, S, D), what was reasoned; `memory` float (B, S, D), what a
+            writer reads, and its `padding_mask` bool (B, S); `task` float (B, D), its task token; `q_halt`
+            float32 (B,); `q_continue` with q_learning; `scores` float32 (B, A, S, S) with return_scores.
         """
         z_h, z_l, *scores = self.core(
             carry["z_h"], carry["z_l"], x, mask, layout=layout, return_scores=return_scores
         )
         q = self.halting(z_h[:, 0])
-        outputs = {"hidden": z_h, "padding_mask": mask, "task": z_h[:, 0], "q_halt": q[:, 0]}
+        outputs = {
+            "hidden": z_h,
+            # Reasoning forgets where things are, and a writer says it (docs/decisions/0013).
+            "memory": z_h + x,
+            "padding_mask": mask,
+            "task": z_h[:, 0],
+            "q_halt": q[:, 0],
+        }
         if self.config.q_learning:
             outputs["q_continue"] = q[:, 1]
         if scores:

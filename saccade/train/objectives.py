@@ -258,7 +258,7 @@ def write_loss(model, outputs, data):
     """Mean token cross-entropy and share of tokens predicted right, each float32 (B,); what the writer looked
     at, float32 (B, A, L, S)."""
     logits, scores = model.heads["write"](
-        data["decoder_tokens"], outputs["hidden"], outputs["padding_mask"], return_scores=True
+        data["decoder_tokens"], outputs["memory"], outputs["padding_mask"], return_scores=True
     )
     loss = losses.masked_mean(losses.cross_entropy(logits, data["targets"]), data["loss_mask"])
     hits = ops.equal(ops.cast(ops.argmax(logits, axis=-1), "int32"), data["targets"])

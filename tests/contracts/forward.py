@@ -27,7 +27,7 @@ def everything(model, batch, task="vqa"):
         "match": heads["match"](outputs["task"]),
         "q_halt": outputs["q_halt"],
         **ground,
-        "written": heads["write"](batch["decoder_tokens"], outputs["hidden"], mask),
+        "written": heads["write"](batch["decoder_tokens"], outputs["memory"], mask),
         "image_vector": heads["retrieve"](model.encode_images(batch["images"]), side="image"),
         "text_vector": texts,
     }

@@ -47,7 +47,7 @@ def outputs(model) -> dict:
         result, steps = run_slots(step, model.initial_carry, x, mask, read, 2)
         _, outputs = model.step(model.initial_carry(x), x, mask, layout, return_scores=True)
         tokens, score = generate(
-            model.heads["write"], (outputs["hidden"], mask), GenerationConfig(max_new_tokens=9)
+            model.heads["write"], (outputs["memory"], mask), GenerationConfig(max_new_tokens=9)
         )
         ground = model.heads["ground"](outputs["hidden"][:, layout.vision], grid=layout.grid)
         wide = {"slots": result, "steps": steps, "tokens": tokens, "score": score, "ground": ground}
