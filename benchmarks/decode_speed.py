@@ -1,7 +1,8 @@
-"""How fast the generation loop writes: `python benchmarks/decode_speed.py [--dim 576] [--depth 6]`.
+"""How fast the generation loop writes: `python benchmarks/decode_speed.py [--smollm2] [--batch 1 32]`.
 
-A `TextDecoder` with random weights over a memory of 64 vectors. Prints tokens/s of batch 1 and 8 for each way
-of writing, the median of the repeats, after a call that compiles. No row ends early.
+A `TextDecoder` with random weights over a memory of 64 vectors, or with `--smollm2` a decoder of the shape of
+SmolLM2-135M after a prompt of 64 tokens (128 new tokens). Prints tokens/s for each way of writing and batch,
+prompt included, the median of the repeats, after a call that compiles. bfloat16 on a GPU. No row ends early.
 """
 
 import argparse
@@ -14,7 +15,9 @@ from saccade.decoding.settings import GenerationConfig
 from saccade.generate import Writer
 from saccade.heads.text import TextDecoder
 from saccade.layers.embeddings import TokenEmbedding
+from saccade.models.llama import Llama, LlamaConfig
 
+PROMPT = 64
 WAYS = {
     "greedy": {},
     "sampling": {"temperature": 1.0},
@@ -25,40 +28,75 @@ WAYS = {
 }
 
 
-def median_s(function, repeats: int) -> float:
-    function()  # compiles
+def text_decoder(options: argparse.Namespace):
+    """A decoder and its vocabulary size."""
+    vocab_size, dim = options.vocab_size, options.dim
+    embedding = TokenEmbedding(vocab_size, dim, options.tokens, dtype=options.precision)
+    embedding.build()
+    decoder = TextDecoder(embedding, options.depth, dim // 64, dim * 8 // 3, dtype=options.precision)
+    decoder.build()
+    return decoder, vocab_size
+
+
+def smollm2(options: argparse.Namespace):
+    """A decoder and its vocabulary size."""
+    config = LlamaConfig()
+    decoder = Llama(config, dtype=options.precision)
+    decoder.build()
+    return decoder, config.vocab_size
+
+
+def median_s(function, repeats: int) -> tuple[float, float]:
+    """Seconds of the first call, which compiles, and the median of the others."""
     times = []
-    for _ in range(repeats):
+    for _ in range(1 + repeats):
         start = time.perf_counter()
         function()
         times.append(time.perf_counter() - start)
-    return float(np.median(times))
+    return times[0], float(np.median(times[1:]))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--smollm2", action="store_true", help="the shape of SmolLM2-135M, no TextDecoder")
     parser.add_argument("--dim", type=int, default=576)
     parser.add_argument("--depth", type=int, default=6)
     parser.add_argument("--vocab-size", type=int, default=8192)
-    parser.add_argument("--tokens", type=int, default=64)
+    parser.add_argument("--tokens", type=int, help="new tokens; default: 64, with --smollm2 128")
+    parser.add_argument("--batch", type=int, nargs="+", help="default: 1 8, with --smollm2 1 32")
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
+    parser.add_argument("--precision", help="default: bfloat16, on a CPU float32")
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--profile", metavar="DIR", help="write a JAX profile of each way's last batch there")
     options = parser.parse_args()
-    embedding = TokenEmbedding(options.vocab_size, options.dim, options.tokens)
-    embedding.build()
-    decoder = TextDecoder(embedding, options.depth, options.dim // 64, options.dim * 8 // 3)
-    decoder.build()
+    options.tokens = options.tokens or (128 if options.smollm2 else 64)
+    options.batch = options.batch or ([1, 32] if options.smollm2 else [1, 8])
+    options.precision = options.precision or ("float32" if backend.device_name() == "cpu" else "bfloat16")
+    decoder, vocab_size = (smollm2 if options.smollm2 else text_decoder)(options)
     writer = Writer(decoder)
-    print(f"device={backend.device_name()} parameters={decoder.count_params():,} tokens={options.tokens}")
-    for way, changes in WAYS.items():
+    print(
+        f"device={backend.device_name()} parameters={decoder.count_params():,} tokens={options.tokens} "
+        f"precision={options.precision}"
+    )
+    for way in options.ways:
         # A word that the model does not have never ends a text.
-        settings = GenerationConfig(max_new_tokens=options.tokens, eos_token_id=options.vocab_size, **changes)
-        found = []
-        for rows in (1, 8):
-            memory = np.random.default_rng(0).normal(size=(rows, 64, options.dim)).astype(np.float32)
-            prompt = (memory, np.ones((rows, 64), bool))
-            seconds = median_s(lambda p=prompt, s=settings: writer.generate(p, s), options.repeats)
-            found.append(f"batch {rows} {rows * options.tokens / seconds:8.0f} tokens/s")
-        print(f"{way:12} {'   '.join(found)}")
+        settings = GenerationConfig(max_new_tokens=options.tokens, eos_token_id=vocab_size, **WAYS[way])
+        for rows in options.batch:
+            rng = np.random.default_rng(0)
+            read = rng.normal(size=(rows, PROMPT, decoder.blocks[0].mlp.dim)).astype(np.float32)
+            tokens = rng.integers(vocab_size, size=(rows, PROMPT)).astype(np.int32)
+            prompt = (backend.to_device(read.astype(options.precision)), np.ones((rows, PROMPT), bool))
+
+            def write(prompt=prompt, settings=settings, tokens=tokens if options.smollm2 else None):
+                writer.generate(prompt, settings, tokens=tokens)
+
+            first, seconds = median_s(write, options.repeats)
+            speed = rows * options.tokens / seconds
+            print(f"{way:12} batch {rows:3} {speed:8.0f} tokens/s   first call {first:.1f} s", flush=True)
+        if options.profile:
+            backend.start_profile(options.profile)
+            write()
+            backend.stop_profile()
 
 
 if __name__ == "__main__":

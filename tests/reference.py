@@ -68,8 +68,15 @@ def dense(w, x):
     return x @ w["kernel"] + w.get("bias", 0)
 
 
-def attention(w, x, memory=None, mask=None, num_heads=1, qk_norm=False):
-    """Head by head and row by row. Returns (result, scores (B, A, T, M))."""
+def turned(vectors, table):
+    """(..., T, E) by cosines and sines (T, E / 2): pair i is (x_i, x_{i + E/2}), a complex number."""
+    half = vectors.shape[-1] // 2
+    z = (vectors[..., :half] + 1j * vectors[..., half:]) * (table[0] + 1j * table[1])
+    return np.concatenate([z.real, z.imag], -1)
+
+
+def attention(w, x, memory=None, mask=None, num_heads=1, qk_norm=False, table=None):
+    """Head by head and row by row. `table`: turns queries and keys. Returns (result, scores (B, A, T, M))."""
     norm = rms if qk_norm else lambda vectors: vectors
     memory = x if memory is None else memory
     dim = x.shape[-1]
@@ -85,7 +92,10 @@ def attention(w, x, memory=None, mask=None, num_heads=1, qk_norm=False):
             for t in range(x.shape[1]):
                 keep = mask[b, t]
                 if keep.any():
-                    logits = norm(keys[b, keep, own]) @ norm(queries[b, t, own]) / np.sqrt(head_dim)
+                    key, query = norm(keys[b, :, own]), norm(queries[b, :, own])
+                    if table is not None:
+                        key, query = turned(key, table), turned(query, table)
+                    logits = key[keep] @ query[t] / np.sqrt(head_dim)
                     scores[b, a, t, keep] = softmax(logits)
                 mixed[b, t, own] = scores[b, a, t] @ values[b, :, own]
     return dense(part(w, "output"), mixed), scores
@@ -121,9 +131,9 @@ def decoder_block(w, x, memory, self_mask, memory_mask, num_heads):
     return x + swiglu(part(w, "mlp"), rms_norm(part(w, "mlp_norm"), x))
 
 
-def cross_modal_block(w, z, padding_mask, vision, text, num_heads, cross=True):
+def cross_modal_block(w, z, padding_mask, vision, text, num_heads, cross=True, table=None):
     mask = padding_mask[:, None]
-    z = rms(z + attention(part(w, "self_attention"), z, None, mask, num_heads, qk_norm=True)[0])
+    z = rms(z + attention(part(w, "self_attention"), z, None, mask, num_heads, True, table)[0])
     if cross:
         seen, said = z[:, vision].copy(), z[:, text].copy()
         to_text = attention(part(w, "vision_reads_text"), seen, said, mask[..., text], num_heads, True)[0]

@@ -134,6 +134,7 @@ class Llama(keras.layers.Layer):
         Returns: logits float32 (B, V) of what follows the prompt; the cache.
         """
         hidden, memories = self._read(x, ops.cast(padding_mask, "int32"))
+        room += -(x.shape[1] + room) % 8  # else every step would pad a copy of the cache for the matrix units
         more = [[0, 0], [0, room], [0, 0], [0, 0]]
         cache = {
             "position": ops.convert_to_tensor(x.shape[1], "int32"),

@@ -10,6 +10,7 @@ from reference import to_numpy, weights
 from saccade.layers.attention import causal_mask
 from saccade.layers.blocks import MLP, CrossModalBlock, DecoderBlock, EncoderBlock, SwiGLU
 from saccade.layers.normalization import RMSNorm, rms
+from saccade.layers.rotary import grid_table
 
 B, T, N, D, HEADS, MLP_DIM = 2, 7, 9, 24, 3, 40
 F = 5  # tokens after the text
@@ -71,7 +72,7 @@ def test_decoder_block(rng):
 
 
 VISION, TEXT = slice(1, 1 + N), slice(1 + N, 1 + N + T)
-LAYOUT = SimpleNamespace(vision=VISION, text=TEXT)
+LAYOUT = SimpleNamespace(grid=(3, 3), vision=VISION, text=TEXT)
 
 
 def sequence(rng):
@@ -90,6 +91,21 @@ def test_cross_modal_block(rng, cross):
     result = to_numpy(block(z, mask, layout=LAYOUT))
     np.testing.assert_allclose(result, expected, atol=5e-5)
     np.testing.assert_allclose((result**2).mean(-1), 1, atol=1e-3)  # post-norm: unit scale
+
+
+def test_vision_turns_by_its_places_and_nothing_else_turns(rng):
+    block, (z, mask) = built(CrossModalBlock(D, HEADS, MLP_DIM, rotary=True)), sequence(rng)
+    cos, sin = np.ones((z.shape[1], D // HEADS // 2)), np.zeros((z.shape[1], D // HEADS // 2))
+    cos[VISION], sin[VISION] = grid_table(*LAYOUT.grid, D // HEADS)
+    expected = reference.cross_modal_block(weights(block), z, mask, VISION, TEXT, HEADS, table=(cos, sin))
+    result, scores = block(z, mask, layout=LAYOUT, return_scores=True)
+    np.testing.assert_allclose(to_numpy(result), expected, atol=5e-5)
+    np.testing.assert_allclose(to_numpy(block(z, mask, layout=LAYOUT)), expected, atol=5e-5)
+    own = reference.part(weights(block), "self_attention")
+    looked = reference.attention(own, z, None, mask[:, None], HEADS, qk_norm=True, table=(cos, sin))[1]
+    np.testing.assert_allclose(to_numpy(scores), looked, atol=1e-5)
+    plain = reference.cross_modal_block(weights(block), z, mask, VISION, TEXT, HEADS)
+    assert np.abs(expected - plain).max() > 1e-2
 
 
 def test_cross_modal_block_where_the_text_is_last(rng):

@@ -7,7 +7,7 @@ import trm_reference
 from reference import to_numpy, weights
 
 from saccade.layers.attention import Attention
-from saccade.layers.rotary import rotary_at, rotary_table, rotate
+from saccade.layers.rotary import grid_table, rotary_at, rotary_table, rotate
 
 B, T, D, HEADS = 2, 5, 24, 6
 THETA = 50.0  # small: every pair turns visibly
@@ -117,3 +117,46 @@ def test_grouped_heads_are_repeated_heads(groups):
 def test_what_does_not_fit(options, message):
     with pytest.raises(ValueError, match=message):
         Attention(**{"dim": D, "num_heads": HEADS, **options})
+
+
+def test_a_grid_turns_half_of_the_pairs_by_row_and_half_by_column():
+    rows, columns, width, periods = 3, 4, 16, (2.0, 16.0)
+    cos, sin = grid_table(rows, columns, width, periods)
+    assert cos.shape == sin.shape == (rows * columns, width // 2)
+    for place in range(rows * columns):
+        for pair in range(width // 2):
+            period = 2.0 * 8.0 ** ((pair % 4) / 3)  # 2, 4, 8, 16 cells a turn
+            cell = place // columns if pair < 4 else place % columns
+            assert cos[place, pair] == pytest.approx(np.cos(2 * np.pi * cell / period), abs=1e-5)
+            assert sin[place, pair] == pytest.approx(np.sin(2 * np.pi * cell / period), abs=1e-5)
+
+
+def test_on_a_grid_a_score_sees_how_far_apart_two_cells_are_and_nothing_else():
+    rng, rows, columns, width = np.random.default_rng(0), 4, 5, 8
+    query, key = rng.normal(size=(2, width)).astype(np.float32)
+    table = grid_table(rows, columns, width)
+    turned = [
+        to_numpy(rotate(np.broadcast_to(v, (1, rows * columns, 1, width)), *table))[0, :, 0]
+        for v in (query, key)
+    ]
+    scores = (turned[0] @ turned[1].T).reshape(rows, columns, rows, columns)
+    np.testing.assert_allclose(scores[:-1, :-1, :-1, :-1], scores[1:, 1:, 1:, 1:], atol=1e-4)
+    assert abs(scores[1, 1, 1, 2] - scores[1, 1, 1, 0]) > 1e-2  # right of it is not left of it
+    assert abs(scores[1, 1, 2, 1] - scores[1, 1, 0, 1]) > 1e-2
+    assert abs(scores[1, 1, 1, 2] - scores[1, 1, 2, 1]) > 1e-2
+
+
+def test_a_table_turns_queries_and_keys():
+    layer, x = Attention(D, D // 8, initializer="glorot_uniform"), inputs(length=6)
+    layer.build()
+    reference.randomize(layer, seed=4)
+    cos, sin = grid_table(2, 3, 8)
+    ours = to_numpy(layer(x, positions=(cos, sin)))
+    assert np.abs(ours - to_numpy(layer(x))).max() > 1e-3
+    expected = reference.attention(weights(layer), x, None, None, D // 8, table=(cos, sin))[0]
+    np.testing.assert_allclose(ours, expected, atol=1e-5)
+
+
+def test_a_grid_needs_pairs_for_both_axes():
+    with pytest.raises(ValueError, match="a head is 6 wide; choose a multiple of 4"):
+        grid_table(2, 2, 6)
