@@ -65,6 +65,8 @@ class Config(BaseModel):
         max_length: tokens of a sequence, in v0.1 those of the text, for a new model.
         lora: part -> rank and alpha: nothing else trains, but what `lora_train` names.
         batch, pack, workers, max_bad: see conversation_stream.
+        tasks: of scenes, see SceneConversations, by turns; more than questions teach to see: [vqa, vqa,
+            rationale, caption].
         max_hops, num_objects, questions: of scenes; so many questions are asked for each number of hops.
         train: without warmup_steps, 3 % of the steps.
     """
@@ -93,6 +95,7 @@ class Config(BaseModel):
     workers: int = 8
     max_bad: float = 0.01
     vocab_size: int = 1024  # of the scenes' tokenizer
+    tasks: tuple[Literal["vqa", "statement", "rationale", "caption"], ...] = ("vqa",)
     max_hops: int = 2
     num_objects: tuple[int, int] = (3, 8)
     questions: int = 500
@@ -122,24 +125,17 @@ SMOKE = {
 }
 
 
-def scenes(config: Config, split: str, hops: tuple[int, int]) -> SceneConversations:
-    """Questions of so many (least, most) hops."""
-    return SceneConversations(
-        Source(
-            "vqa",
-            split=split,
-            seed=config.seed,
-            min_depth=hops[0],
-            max_depth=hops[1],
-            num_objects=config.num_objects,
-        )
-    )
+def scenes(config: Config, tasks: tuple[str, ...], split: str, hops: tuple[int, int]) -> SceneConversations:
+    """Conversations of these tasks by turns, their questions of so many (least, most) hops."""
+    shared = {"split": split, "min_depth": hops[0], "max_depth": hops[1], "num_objects": config.num_objects}
+    return SceneConversations(*[Source(t, seed=config.seed + i, **shared) for i, t in enumerate(tasks)])
 
 
 def scene_tokenizer(config: Config) -> ChatTokenizer:
     """Trained on the scene world's own questions, every word often enough to become one token."""
-    source = Source("vqa", seed=config.seed, max_depth=config.max_hops)
-    texts = [f"Question: {e.text} Answer:{e.answer}" for e in (source[i] for i in range(300))]
+    rows = scenes(config, config.tasks, "train", (1, config.max_hops))
+    talks = [[message["content"] for message in rows[i].messages] for i in range(300)]
+    texts = [f"Question: {asked} Answer:{said}" for asked, said in talks]
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     bpe.decoder = decoders.ByteLevel()
@@ -247,9 +243,10 @@ def recipe(config: Config, out_dir: Path | None) -> Trainer:
         lora.add(model, config.lora, config.lora_train)
     evaluate = None
     if config.data == SCENES:
-        rows = scenes(config, "train", (1, config.max_hops))
+        rows = scenes(config, config.tasks, "train", (1, config.max_hops))
         asked = {
-            f"hops_{hops}": scenes(config, "val", (hops, hops)) for hops in range(1, config.max_hops + 1)
+            f"hops_{hops}": scenes(config, ("vqa",), "val", (hops, hops))
+            for hops in range(1, config.max_hops + 1)
         }
 
         def evaluate(model) -> dict[str, float]:

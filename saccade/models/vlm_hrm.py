@@ -53,7 +53,7 @@ class VLMHRMConfig:
     num_heads: int = 4
     mlp_dim: int = 768
     cross: bool = True
-    rotary: bool = False
+    rotary: bool = True
     shared: bool = True
     h_cycles: int = 1
     l_cycles: int = 1
@@ -96,7 +96,7 @@ PRESETS = {
         decoder_depth=1,
         embedding_dim=32,
     ),
-    "vlm_hrm_small": VLMHRMConfig(rotary=True),
+    "vlm_hrm_small": VLMHRMConfig(),
 }
 
 

@@ -210,3 +210,17 @@ def test_scenes_as_conversations():
     assert len(rows) == len(source)
     with pytest.raises(SaccadeError, match="task 'ground' is no conversation; use one of vqa"):
         SceneConversations(Source("ground"))
+    with pytest.raises(SaccadeError, match="task 'nothing' is no conversation"):
+        SceneConversations()
+
+
+def test_scenes_by_turns():
+    sources = Source("vqa"), Source("rationale"), Source("vqa", seed=1), Source("caption")
+    rows = SceneConversations(*sources)
+    for i in range(3):
+        asked, why, other, seen = ([m["content"] for m in rows[4 * i + turn].messages] for turn in range(4))
+        assert asked == [sources[0][i].text, sources[0][i].answer]
+        assert why == [f"{sources[1][i].text} Say how you know.", sources[1][i].target]
+        assert other == [sources[2][i].text, sources[2][i].answer]
+        assert seen == ["Describe the picture.", sources[3][i].target]
+        assert rows[4 * i + 1].images[0].shape == sources[1][i].image.shape

@@ -1,32 +1,49 @@
-"""The scene world's questions as conversations."""
+"""The scene world's examples as conversations."""
+
+from collections.abc import Sequence
 
 from saccade.data.conversations.rows import Conversation
 from saccade.data.scenes import Source
 from saccade.errors import SaccadeError
 
-TASKS = ("vqa", "statement", "dialogue", "match")
+# What the user says, and the field of an example that answers it.
+ASKED = {
+    "vqa": ("{text}", "answer"),
+    "statement": ("{text}", "answer"),
+    "dialogue": ("{text}", "answer"),
+    "match": ("{text}", "answer"),
+    "rationale": ("{text} Say how you know.", "target"),
+    "caption": ("Describe the picture.", "target"),
+}
 
 
 class SceneConversations:
-    """Row i: example i of a Source, its earlier turns, its question and its answer.
+    """Rows of several Sources by turns: with two of them, row 2 i is example i of the first.
 
-    Raises: SaccadeError: the source's task has no question with an answer.
+    A question of a dialogue comes with its earlier turns; a rationale answers a question and says how; a caption
+    answers "Describe the picture."
+
+    Raises: SaccadeError: no source, or one whose task makes no conversation.
     """
 
-    def __init__(self, source: Source):
-        if source.task not in TASKS:
-            raise SaccadeError(f"task {source.task!r} is no conversation; use one of {', '.join(TASKS)}")
-        self.source = source
+    def __init__(self, *sources: Source):
+        for task in [source.task for source in sources] or ["nothing"]:
+            if task not in ASKED:
+                raise SaccadeError(f"task {task!r} is no conversation; use one of {', '.join(ASKED)}")
+        self.sources: Sequence[Source] = sources
 
     def __len__(self) -> int:
-        return len(self.source)
+        return len(self.sources[0])
 
     def __getitem__(self, index: int) -> Conversation:
-        example = self.source[index]
-        turns = [*example.turns, (example.text, example.answer)]
+        index, turn = divmod(index, len(self.sources))
+        source = self.sources[turn]
+        example = source[index]
+        asked, field = ASKED[source.task]
+        turns = [*example.turns, (asked.format(text=example.text), getattr(example, field))]
         messages = [
             {"role": role, "content": text}
-            for turn in turns
-            for role, text in zip(("user", "assistant"), turn, strict=True)
+            for pair in turns
+            for role, text in zip(("user", "assistant"), pair, strict=True)
         ]
-        return Conversation((example.image,), tuple(messages), f"scene {index} of {self.source.task}")
+        return Conversation((example.image,), tuple(messages), f"scene {index} of {source.task}")
