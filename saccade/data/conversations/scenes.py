@@ -20,8 +20,8 @@ ASKED = {
 class SceneConversations:
     """Rows of several Sources by turns: with two of them, row 2 i is example i of the first.
 
-    A question of a dialogue comes with its earlier turns; a rationale answers a question and says how; a caption
-    answers "Describe the picture."
+    A question of a dialogue comes with its earlier turns; a rationale answers a question and says how; a
+    caption answers "Describe the picture."
 
     Raises: SaccadeError: no source, or one whose task makes no conversation.
     """
