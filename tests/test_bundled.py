@@ -45,11 +45,13 @@ def test_the_demo_is_right_in_every_format(pipeline, tmp_path, ending):
 
 
 def test_scores_of_the_card_hold(pipeline):
-    """On other examples than the card's, with room for chance: 300 and 150 of each."""
-    seed = {"seed": 7, "batch_size": 75, "progress": False}
-    assert saccade.evaluate(pipeline, task="vqa", num=300, max_depth=1, **seed)["accuracy"] >= 0.97
-    assert saccade.evaluate(pipeline, task="ground", num=150, max_depth=1, **seed)["accuracy"] >= 0.95
-    assert saccade.evaluate(pipeline, task="statement", num=150, max_depth=1, **seed)["accuracy"] >= 0.95
+    """On other examples than the card's, of all depths, with room for chance."""
+    seed = {"seed": 7, "batch_size": 60, "progress": False}
+    for task, num in (("vqa", 120), ("ground", 60), ("statement", 60)):
+        scores = saccade.evaluate(pipeline, task=task, num=num, **seed)
+        assert scores["accuracy"] >= 0.96
+        assert scores["spearman"] >= 0.7
+        assert scores["mean_steps"] <= 4
 
 
 @pytest.mark.parametrize("name", ["vlm_hrm_scenes", "trm_sudoku"])
@@ -76,10 +78,9 @@ def test_sudokus_are_solved():
     assert found[1].steps <= 8
 
 
-def test_captions_are_mostly_true(pipeline):
-    """77.9 % of the card's 5,000; with room for chance."""
-    scores = saccade.evaluate(pipeline, task="caption", num=150, seed=7, batch_size=75, progress=False)
-    assert scores["accuracy"] >= 0.68
+def test_captions_are_true(pipeline):
+    scores = saccade.evaluate(pipeline, task="caption", num=120, seed=7, batch_size=60, progress=False)
+    assert scores["accuracy"] >= 0.95
     assert scores["distinct"] >= 0.4
 
 
