@@ -11,7 +11,8 @@ class Augment:
     """Steps in order: `Augment((RandomCrop(), 0.5), (HorizontalFlip(), 0.5))`.
 
     The result is a function of the generator and the item; what is given is never changed. For a data set,
-    make the generator from seed and index, `np.random.default_rng((seed, index))`: a resumed run sees the same.
+    make the generator from seed and index, `np.random.default_rng((seed, index))`, so that a resumed run sees
+    what it would have seen.
 
     Args:
         steps: pairs of a step, any callable (rng, Item) -> Item, and its chance from 0 to 1.

@@ -119,7 +119,7 @@ class RandomCrop:
 class HorizontalFlip:
     """Mirror image and boxes, and swap left and right in text, answer and phrases.
 
-    An item whose words cannot be mirrored safely comes back as it was, noted in `refused`; mirror.py says when.
+    An item whose words cannot be mirrored safely comes back as it was, noted in `refused` (see mirror.py).
     Writing that only the image shows cannot be known: leave this step out where there is much of it.
 
     Args:

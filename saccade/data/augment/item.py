@@ -19,7 +19,7 @@ class Item:
 
     Args:
         image: uint8 (H, W, 3), at least one pixel. `read_image` makes one of gray pictures and of files.
-        boxes: float32 (R, 4), xyxy in [0, 1] of the image, x0 <= x1, y0 <= y1; lines and points are boxes too.
+        boxes: float32 (R, 4), xyxy in [0, 1] of the image, x0 <= x1, y0 <= y1; lines and points too.
         text: what is said or asked about the image, in English.
         answer: the answer to it, if it is a question. Only a flip ever changes it.
         phrases: what each box is of, R of them, or none at all. They go where their boxes go.

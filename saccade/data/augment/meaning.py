@@ -9,8 +9,8 @@ COLOR_WORDS = frozenset(
     khaki cream ivory blond blonde brunette amber aqua azure charcoal coral fuchsia lime mauve mustard peach
     plum rose ruby emerald sapphire rust salmon sepia reddish bluish greenish yellowish greyish grayish
     brownish pinkish color colors colored colorful coloring colour colours coloured colourful colouring hue
-    hues shade shades tint tinted bright brighter brightest brightly dark darker darkest light lighter lightest
-    pale dim vivid faded saturated monochrome multicolored multicoloured rainbow""".split()
+    hues shade shades tint tinted bright brighter brightest brightly dark darker darkest light lighter
+    lightest pale dim vivid faded saturated monochrome multicolored multicoloured rainbow""".split()
 )
 
 _COUNTS = """how many|number|count|counting|total|one|two|three|four|five|six|seven|eight|nine|ten|\\d+|dozen|

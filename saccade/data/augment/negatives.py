@@ -90,7 +90,7 @@ class NegativeSampler:
         return None
 
     def _groups(self, rng: np.random.Generator) -> Iterator[np.ndarray]:
-        """Random groups of captions; after eight, as negatives must be rare, every caption in random order."""
+        """Random groups; after eight, where negatives must be rare, every caption in random order."""
         total = len(self._all)
         if not total:
             return
