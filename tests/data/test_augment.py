@@ -347,7 +347,9 @@ def test_one_rectangle_is_erased(fill):
         np.testing.assert_array_equal(found.image[outside], item.image[outside])
         patch = found.image[window].reshape(-1, 3)
         if fill == "mean":
-            np.testing.assert_array_equal(patch, np.broadcast_to(mean_color(item.image), patch.shape))
+            np.testing.assert_array_equal(
+                patch, np.broadcast_to(np.rint(mean_color(item.image)), patch.shape)
+            )
         else:
             assert patch.std(0).min() > 50
 
@@ -383,7 +385,7 @@ def test_erasing_gives_up_where_boxes_are_everywhere():
 
 def test_the_mean_color():
     image = noise(33, 21)
-    np.testing.assert_allclose(mean_color(image), image.mean((0, 1)), atol=0.5001)
+    np.testing.assert_allclose(mean_color(image), image.mean((0, 1)))
     assert mean_color(np.full((700, 900, 3), 255, np.uint8)).tolist() == [255, 255, 255]
 
 

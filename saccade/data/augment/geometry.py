@@ -58,9 +58,10 @@ def in_window(boxes: np.ndarray, window: Window, height: int, width: int) -> tup
     Returns: the boxes clipped, float32 (R, 4) in [0, 1] of the window; the share of each box that is left,
         float64 (R,).
     """
-    scale = np.array([width, height] * 2, np.float64)
-    corner, size = np.array(window[:2] * 2), np.array([window[2] - window[0], window[3] - window[1]])
-    moved = (boxes.astype(np.float64) * scale - corner) / np.tile(size, 2)
+    x0, y0, x1, y1 = window
+    scale = np.array([width, height, width, height], np.float64)
+    corner, size = np.array([x0, y0, x0, y0]), np.array([x1 - x0, y1 - y0, x1 - x0, y1 - y0])
+    moved = (boxes.astype(np.float64) * scale - corner) / size
     clipped = np.clip(moved, 0, 1)
     before, after = moved[:, 2:] - moved[:, :2], clipped[:, 2:] - clipped[:, :2]
     inside = (moved[:, :2] >= 0) & (moved[:, :2] <= 1)

@@ -78,7 +78,7 @@ def _check_boxes(boxes) -> None:
         given = f"{boxes.dtype} {boxes.shape}" if isinstance(boxes, np.ndarray) else type(boxes).__name__
         raise SaccadeError(f"boxes are {given}; give a float32 array (R, 4)")
     # Written so that NaN fails too.
-    fine = (boxes >= 0) & (boxes <= 1) & np.tile(boxes[:, :2] <= boxes[:, 2:], 2)
+    fine = (boxes[:, :2] >= 0) & (boxes[:, 2:] <= 1) & (boxes[:, :2] <= boxes[:, 2:])
     if not fine.all():
         wrong = boxes[~fine.all(1)][0].tolist()
         raise SaccadeError(f"box {wrong} is not xyxy in [0, 1] with x0 <= x1, y0 <= y1; convert and clip it")

@@ -58,8 +58,7 @@ class ColorJitter:
 
 def adjust(image: np.ndarray, brightness=1.0, contrast=1.0, saturation=1.0, turn=0.0) -> np.ndarray:
     """The image with factors of ColorJitter, and its hue turned; uint8 (H, W, 3)."""
-    picture = Image.fromarray(image)
-    mean = np.asarray(picture.convert("L")).mean() * brightness
+    mean = brightness * mean_color(image).dot(_LUMA)
     cos, sin = np.cos(2 * np.pi * turn), np.sin(2 * np.pi * turn)
     chroma = saturation * np.array([[cos, -sin], [sin, cos]])
     yiq = np.eye(3)
@@ -68,7 +67,7 @@ def adjust(image: np.ndarray, brightness=1.0, contrast=1.0, saturation=1.0, turn
     matrix = np.empty((3, 4))
     matrix[:, :3] = brightness * contrast * (_RGB @ yiq @ _YIQ)
     matrix[:, 3] = (1 - contrast) * mean
-    return np.array(picture.convert("RGB", tuple(matrix.ravel().tolist())))
+    return np.array(Image.fromarray(image).convert("RGB", tuple(matrix.ravel().tolist())))
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +105,7 @@ class Erasing:
                 continue
             image = item.image.copy()
             if self.fill == "mean":
-                image[y0:y1, x0:x1] = mean_color(item.image)
+                image[y0:y1, x0:x1] = np.rint(mean_color(item.image))
             else:
                 image[y0:y1, x0:x1] = rng.integers(0, 256, (y1 - y0, x1 - x0, 3), dtype=np.uint8)
             return item.change(image=image)
@@ -114,8 +113,8 @@ class Erasing:
 
 
 def mean_color(image: np.ndarray) -> np.ndarray:
-    """Mean of each channel, rounded, uint8 (3,)."""
+    """Mean of each channel, float64 (3,)."""
     height, width, channels = image.shape
     # Rows first: three times faster than reducing both axes, and exact up to 16 million rows.
     columns = image.reshape(height, width * channels).sum(0, dtype=np.uint32).reshape(width, channels)
-    return np.rint(columns.sum(0, dtype=np.int64) / (height * width)).astype(np.uint8)
+    return columns.sum(0, dtype=np.int64) / (height * width)
