@@ -53,7 +53,7 @@ class NegativeSampler:
         self.captions = {image: tuple(texts) for image, texts in captions.items()}
         self.key, self.is_true = key, is_true
         self.nearest_of, self.similarity = nearest_of, similarity
-        self._all = [(image, text) for image, texts in self.captions.items() for text in texts]
+        self._all = [text for texts in self.captions.values() for text in texts]
 
     def __call__(self, rng: np.random.Generator, image: Any, count: int = 1) -> tuple[str, ...]:
         if image not in self.captions:
@@ -80,8 +80,8 @@ class NegativeSampler:
     def _draw(self, rng: np.random.Generator, image: Any, taken: set) -> str | None:
         own = self.captions[image]
         for group in self._groups(rng):
-            texts = [self._all[i][1] for i in group if self._all[i][0] != image]
-            texts = [text for text in texts if taken.isdisjoint(self._forms(text))]
+            # The image's own captions are among them, and taken.
+            texts = [text for text in map(self._all.__getitem__, group) if taken.isdisjoint(self._forms(text))]
             if self.nearest_of > 1:
                 texts.sort(key=lambda text: -max((self.similarity(mine, text) for mine in own), default=0.0))
             for text in texts:
