@@ -81,7 +81,8 @@ class NegativeSampler:
         own = self.captions[image]
         for group in self._groups(rng):
             # The image's own captions are among them, and taken.
-            texts = [text for text in map(self._all.__getitem__, group) if taken.isdisjoint(self._forms(text))]
+            texts = [self._all[i] for i in group]
+            texts = [text for text in texts if taken.isdisjoint(self._forms(text))]
             if self.nearest_of > 1:
                 texts.sort(key=lambda text: -max((self.similarity(mine, text) for mine in own), default=0.0))
             for text in texts:
