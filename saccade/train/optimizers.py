@@ -1,4 +1,4 @@
-"""Optimisers that Keras lacks: AdamATan2, sign SGD for embedding rows, Muon for convolutions and its first step size."""
+"""Optimisers that Keras lacks: AdamATan2, sign SGD for embedding rows, two kinds of Muon."""
 
 import keras
 from keras import ops
@@ -63,9 +63,9 @@ class SignSGD(keras.optimizers.Optimizer):
 
 
 class Muon(keras.optimizers.Muon):
-    """Keras's Muon, for the kernels of 2-D convolutions too: (height * width * inputs, outputs) is their matrix.
+    """Keras's Muon, for the kernels of 2-D convolutions too, as matrices (height * width * inputs, outputs).
 
-    Keras leaves those to Adam, with which a convolutional stem learns many times slower (docs/decisions/0014).
+    Keras leaves those to Adam, with which a convolutional stem learns many times slower (docs/log.md).
     Source: Jordan and others, Muon, 2024, which flattens convolutions; step size of arXiv:2502.16982.
     """
 
