@@ -8,7 +8,7 @@ import functools
 import os
 import resource
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -223,7 +223,7 @@ def enable_compilation_cache(path: str | os.PathLike | None = None) -> Path | No
 
 
 @contextlib.contextmanager
-def compiled_once() -> Iterator[None]:
+def compiled_once() -> Generator[None]:
     """What is compiled within runs once, such as drawing the first weights: JAX optimises it less.
 
     The values are the same; a small VLM-HRM is there in a third of the time where no cache helps.

@@ -91,7 +91,7 @@ def _resize(draft: Draft, program: Call, size: int, scope: tuple, has_room=None)
 
 
 def _set_decoys(draft: Draft, strangers: list, needs: list) -> None:
-    """Objects that meet all needs but stand elsewhere: else attributes tell alone what is left of the ball."""
+    """Objects that meet all needs but stand elsewhere: else attributes alone tell what is left of X."""
     number = draft.rng.choice((0, 1, 1, 2))
     for i in draft.rng.sample(strangers, min(number, len(strangers))):
         values = {attribute: value for attribute, value, same in needs if same}
