@@ -18,12 +18,22 @@ class PatchEmbedding(keras.layers.Layer):
         patch_size: pixels a side.
         grid: (rows, columns) of the position table; other grids get it interpolated.
         stem: channels of the stem's convolutions; 2 ** len(stem) must divide patch_size.
+        centered: the last convolution of the stem pads above and left instead of below and right. What a
+            patch sees then reaches equally far to all sides of it; otherwise nothing above or left of it.
     Call: images: float (B, H, W, 3) in [0, 1].
     Returns: float (B, H * W / patch_size^2, D), row-major.
     Raises: ValueError: the patch does not divide the image, or the stem outgrows the patch.
     """
 
-    def __init__(self, dim: int, patch_size: int, grid: tuple, stem: tuple = (), **kwargs):
+    def __init__(
+        self,
+        dim: int,
+        patch_size: int,
+        grid: tuple,
+        stem: tuple = (),
+        centered: bool = False,
+        **kwargs,
+    ):
         super().__init__(**kwargs)
         if patch_size % 2 ** len(stem):
             raise ValueError(
@@ -34,9 +44,10 @@ class PatchEmbedding(keras.layers.Layer):
         self.patch_size = patch_size
         self.grid = tuple(grid)
         self.stem = tuple(stem)
+        self.centered = centered
         policy = self.dtype_policy
         self.convolutions = [
-            keras.layers.Conv2D(width, 3, strides=2, padding="same", dtype=policy, name=f"stem_{i}")
+            keras.layers.Conv2D(width, 3, strides=2, padding="valid", dtype=policy, name=f"stem_{i}")
             for i, width in enumerate(stem)
         ]
         self.norms = [
@@ -66,8 +77,10 @@ class PatchEmbedding(keras.layers.Layer):
                 f"image of {height} x {width} px is not a multiple of patch_size={self.patch_size}; resize it"
             )
         x = images
-        for convolution, norm in zip(self.convolutions, self.norms, strict=True):
-            x = ops.gelu(norm(convolution(x)), approximate=True)
+        for i, (convolution, norm) in enumerate(zip(self.convolutions, self.norms, strict=True)):
+            side = (1, 0) if self.centered and i == len(self.stem) - 1 else (0, 1)
+            x = convolution(ops.pad(x, ((0, 0), side, side, (0, 0))))
+            x = ops.gelu(norm(x), approximate=True)
         x = self.projection(x)
         rows, columns = x.shape[1:3]
         x = x + ops.cast(self._positions_at((rows, columns)), x.dtype)

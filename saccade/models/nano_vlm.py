@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 import keras
 from keras import ops
 
+from saccade import backend
 from saccade.fusion.projection import Projection, splice
 from saccade.hub.convert import Rule
 from saccade.model import Model
@@ -141,7 +142,8 @@ class NanoVLM(Model):
         self.vision = ViT(c.vision, remat=c.remat, dtype=policy, name="vision")
         self.projection = Projection(c.vision.dim, c.language.dim, c.shuffle, dtype=policy, name="projection")
         self.language = Llama(c.language, remat=c.remat, dtype=policy, name="language")
-        self.build()
+        with backend.compiled_once():
+            self.build()
 
     def build(self, input_shape=None):
         if self.built:

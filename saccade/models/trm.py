@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 import keras
 from keras import ops
 
+from saccade import backend
 from saccade.heads.classify import Classifier
 from saccade.layers.reasoning import FFNS, MIXERS, NORM_POSITIONS, NORM_TYPES, ReasoningBlock, inner_width
 from saccade.model import Model
@@ -161,7 +162,8 @@ class TRM(Model):
             dtype=policy,
             name="output_head",
         )
-        self.build()
+        with backend.compiled_once():
+            self.build()
 
     def _net(self, name: str, depth: int) -> BlockStack:
         c = self.config

@@ -13,7 +13,8 @@ from saccade.layers.embeddings import PatchEmbedding
 class ViTConfig:
     """`image_size` (height, width) sets the position table; other sizes interpolate it.
 
-    The tower sees (pixel - pixel_mean) / pixel_std. `epsilon`: of every norm.
+    The tower sees (pixel - pixel_mean) / pixel_std. `epsilon`: of every norm. `stem`, `centered`: see
+    PatchEmbedding.
     """
 
     dim: int = 192
@@ -26,6 +27,7 @@ class ViTConfig:
     pixel_mean: float = 0.5
     pixel_std: float = 0.5
     epsilon: float = 1e-6
+    centered: bool = False
 
     @classmethod
     def from_json(cls, record: dict) -> "ViTConfig":
@@ -86,6 +88,7 @@ class ViT(keras.layers.Layer):
             config.patch_size,
             config.grid(config.image_size),
             config.stem,
+            config.centered,
             dtype=policy,
             name="patches",
         )

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 import keras
 from keras import ops
 
+from saccade import backend
 from saccade.fusion.projection import Projection
 from saccade.fusion.resampler import FusionTokens
 from saccade.heads.classify import Classifier
@@ -165,7 +166,8 @@ class VLMHRM(Model):
             self.heads["objects"] = ObjectHead(c.dim, c.attributes, dtype=policy, name="objects")
         if c.referents:
             self.heads["referents"] = Classifier(c.dim, c.referents, dtype=policy, name="referents")
-        self.build()
+        with backend.compiled_once():
+            self.build()
 
     def _net(self, name: str) -> BlockStack:
         c = self.config

@@ -11,7 +11,7 @@ from keras import ops
 from saccade import backend
 from saccade.errors import SaccadeError
 from saccade.train.config import OptimizerName, Part, TrainConfig
-from saccade.train.optimizers import AdamATan2, ShapeMuon, SignSGD
+from saccade.train.optimizers import AdamATan2, Muon, ShapeMuon, SignSGD
 
 
 class Warmup(keras.optimizers.schedules.LearningRateSchedule):
@@ -189,7 +189,7 @@ def _make_optimizer(
         return kinds.Lion(schedule, weight_decay=decay, **betas)
     if name in ("muon", "shape_muon"):
         # Decay touches kernels only, as for the others; Muon's Adam branch has a decay of its own.
-        kind = kinds.Muon if name == "muon" else ShapeMuon
+        kind = Muon if name == "muon" else ShapeMuon
         return kind(
             schedule, weight_decay=decay, adam_weight_decay=decay, adam_beta_1=beta_1, adam_beta_2=beta_2
         )

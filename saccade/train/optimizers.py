@@ -1,4 +1,4 @@
-"""Optimisers that Keras lacks: AdamATan2, sign SGD for embedding rows, and Muon's original step size."""
+"""Optimisers that Keras lacks: AdamATan2, sign SGD for embedding rows, two kinds of Muon."""
 
 import keras
 from keras import ops
@@ -62,7 +62,24 @@ class SignSGD(keras.optimizers.Optimizer):
         return {**super().get_config(), "row_decay": self.row_decay}
 
 
-class ShapeMuon(keras.optimizers.Muon):
+class Muon(keras.optimizers.Muon):
+    """Keras's Muon, for the kernels of 2-D convolutions too, as matrices (height * width * inputs, outputs).
+
+    Keras leaves those to Adam, with which a convolutional stem learns many times slower (docs/log.md).
+    Source: Jordan and others, Muon, 2024, which flattens convolutions; step size of arXiv:2502.16982.
+    """
+
+    def _should_use_adamw(self, variable):
+        return len(variable.shape) != 4 and super()._should_use_adamw(variable)
+
+    def zeropower_via_newtonschulz5(self, x, steps: int):
+        return ops.reshape(super().zeropower_via_newtonschulz5(_matrix(x), steps), x.shape)
+
+    def lr_adjust(self, x):
+        return ops.reshape(super().lr_adjust(_matrix(x)), x.shape)
+
+
+class ShapeMuon(Muon):
     """Muon with its first step size: rate * sqrt(max(1, outputs / inputs)), for rates near 0.02.
 
     Keras scales by 0.2 * sqrt(max(inputs, outputs)) instead, for rates that suit Adam.
@@ -70,5 +87,10 @@ class ShapeMuon(keras.optimizers.Muon):
     """
 
     def lr_adjust(self, x):
-        inputs, outputs = x.shape
+        inputs, outputs = _matrix(x).shape
         return x * max(1.0, outputs / inputs) ** 0.5
+
+
+def _matrix(kernel):
+    """(..., outputs) -> (inputs, outputs): what a kernel multiplies."""
+    return ops.reshape(kernel, (-1, kernel.shape[-1]))

@@ -57,6 +57,19 @@ def test_stem(rng):
     np.testing.assert_allclose(to_numpy(patches(images)), x.reshape(B, -1, D), atol=5e-5)
 
 
+@pytest.mark.parametrize(("centered", "before", "after"), [(False, 0, 7), (True, 4, 3)])
+def test_what_a_patch_of_a_stem_sees(centered, before, after):
+    """Of a row of pixels: its own 8, and so many before and after them."""
+    patches = built(PatchEmbedding(D, 8, (1, 3), stem=(4, 4, 4), centered=centered))
+
+    def middle(images):
+        return ops.sum(patches(images)[0, 1] * ops.arange(D))
+
+    gradient = jax.grad(middle)(jnp.asarray(np.random.default_rng(0).random((1, 8, 24, 3)), jnp.float32))
+    seen = np.flatnonzero(np.abs(gradient[0]).sum((0, 2)))
+    assert (seen[0], seen[-1]) == (8 - before, 15 + after)
+
+
 def test_positions_are_interpolated_for_another_grid(rng):
     patches = built(PatchEmbedding(D, PATCH, GRID))
     patches.projection.kernel.assign(np.zeros(patches.projection.kernel.shape))

@@ -1,10 +1,10 @@
-"""AdamATan2, SignSGD and ShapeMuon against NumPy, several steps long."""
+"""AdamATan2, SignSGD, Muon and ShapeMuon against NumPy, several steps long."""
 
 import keras
 import numpy as np
 import pytest
 
-from saccade.train.optimizers import AdamATan2, ShapeMuon, SignSGD
+from saccade.train.optimizers import AdamATan2, Muon, ShapeMuon, SignSGD
 
 
 def run(optimizer, start, gradients):
@@ -58,6 +58,20 @@ def test_shape_muon_takes_orthogonal_steps(shape, scale):
     assert (singular < 1.3).all()
     u, _, v = np.linalg.svd(gradient, full_matrices=False)
     assert np.vdot(u @ v, step) / np.linalg.norm(u @ v) / np.linalg.norm(step) > 0.95
+
+
+@pytest.mark.parametrize("kind", [Muon, ShapeMuon])
+def test_muon_takes_a_convolution_as_the_matrix_it_multiplies(kind):
+    rng = np.random.default_rng(2)
+    start, gradients = rng.normal(size=(3, 3, 2, 40)), [rng.normal(size=(3, 3, 2, 40)) for _ in range(3)]
+    options = {"weight_decay": 0.1, "adam_weight_decay": 0.1}
+    ours = run(kind(0.02, **options), start, gradients)
+    flat = run(kind(0.02, **options), start.reshape(18, 40), [g.reshape(18, 40) for g in gradients])
+    np.testing.assert_allclose(ours, flat.reshape(start.shape), atol=1e-6)
+    singular = np.linalg.svd(
+        (start * (1 - 0.02 * 0.1) - run(kind(0.02, **options), start, gradients[:1])).reshape(18, 40)
+    )[1]
+    assert singular.max() < 2 * singular.min(), "every direction moves alike, as Adam's do not"
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation")  # Keras reads its own rate that way
