@@ -1,6 +1,7 @@
 """COCO captions (Chen et al. 2015), and where COCO's pictures are."""
 
 from pathlib import Path
+from typing import ClassVar
 
 from saccade.data.readers.fields import field, ident
 from saccade.data.readers.files import Pictures, find, orphan, part, read_json, records
@@ -28,7 +29,7 @@ class CocoCaptions:
     broken row.
     """
 
-    SPLITS: tuple[str, ...] = ("val2014", "train2014", "val2017", "train2017", *Karpathy.SPLITS)
+    SPLITS: ClassVar[tuple[str, ...]] = ("val2014", "train2014", "val2017", "train2017", *Karpathy.SPLITS)
 
     def __init__(self, folder: Path, images: Path, split: str):
         self.split, self.pictures = split, coco_pictures(images)

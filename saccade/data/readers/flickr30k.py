@@ -1,6 +1,7 @@
 """Flickr30k (Young et al. 2014): five captions a picture."""
 
 from pathlib import Path
+from typing import ClassVar
 
 from saccade.data.readers.files import Pictures, find, read_bytes
 from saccade.data.readers.karpathy import Karpathy
@@ -18,7 +19,7 @@ class Flickr30k:
     ".jpg". Pictures: in flickr30k-images/, flickr30k_images/, images/ or loose.
     """
 
-    SPLITS: tuple[str, ...] = ("test", "val", "train", "all")
+    SPLITS: ClassVar[tuple[str, ...]] = ("test", "val", "train", "all")
 
     def __init__(self, folder: Path, images: Path, split: str):
         self.split = split

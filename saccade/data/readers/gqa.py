@@ -1,6 +1,7 @@
 """GQA (Hudson & Manning 2019): questions made from scene graphs, one answer each."""
 
 from pathlib import Path
+from typing import ClassVar
 
 from saccade.data.readers.fields import field, optional
 from saccade.data.readers.files import Pictures, find, read_json
@@ -28,7 +29,7 @@ class Gqa:
     Pictures: images/2405722.jpg, or loose. Splits test, challenge and submission have no answers.
     """
 
-    SPLITS: tuple[str, ...] = (
+    SPLITS: ClassVar[tuple[str, ...]] = (
         "testdev_balanced", "testdev_all", "val_balanced", "val_all", "train_balanced",
         "test_balanced", "test_all", "challenge_balanced", "challenge_all", "submission_all",
     )  # fmt: skip

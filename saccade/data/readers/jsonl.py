@@ -1,7 +1,7 @@
 """One's own data: a JSON object a line, whose keys are the fields of a Row."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from saccade.data.readers.fields import box_of, checked, field, ident, ident_or_none, optional, texts
 from saccade.data.readers.files import Pictures, json_lines
@@ -23,7 +23,7 @@ class Jsonl:
     A split is the rows that name it in `split`; "all", the usual one, is every row.
     """
 
-    SPLITS: tuple[str, ...] = ()  # whichever there are
+    SPLITS: ClassVar[tuple[str, ...]] = ()  # whichever there are
 
     def __init__(self, folder: Path, images: Path, split: str):
         path = folder if folder.is_file() else _only(folder)

@@ -1,6 +1,7 @@
 """The files of Karpathy & Fei-Fei (2015): captions of COCO and Flickr30k, in splits that all compare on."""
 
 from pathlib import Path
+from typing import ClassVar
 
 from saccade.data.readers.fields import field, ident, one_of
 from saccade.data.readers.files import Pictures, part, read_json, records
@@ -14,7 +15,7 @@ class Karpathy:
     Args: path: of the file.  id_key: the key that is a row's id; `filename`: without its ending.
     """
 
-    SPLITS: tuple[str, ...] = ("test", "val", "train", "restval")
+    SPLITS: ClassVar[tuple[str, ...]] = ("test", "val", "train", "restval")
 
     def __init__(self, path: Path, split: str, id_key: str, pictures: Pictures):
         self.split, self.id_key, self.pictures = split, id_key, pictures

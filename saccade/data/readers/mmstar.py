@@ -6,7 +6,7 @@ import csv
 import io
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from saccade.data.readers.fields import field, ident, ident_or_none, one_of
 from saccade.data.readers.files import find, read_bytes
@@ -25,7 +25,7 @@ class MMStar:
     l2_category.
     """
 
-    SPLITS: tuple[str, ...] = ("val",)
+    SPLITS: ClassVar[tuple[str, ...]] = ("val",)
 
     def __init__(self, folder: Path, images: Path, split: str):
         self.split = split

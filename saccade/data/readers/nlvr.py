@@ -2,6 +2,7 @@
 
 import zipfile
 from pathlib import Path
+from typing import ClassVar
 
 from saccade.data.readers.fields import checked, field, ident, ident_or_none
 from saccade.data.readers.files import find, json_lines
@@ -19,7 +20,7 @@ class Nlvr:
     "false", the group the sentence's, `scene` what the picture shows.
     """
 
-    SPLITS: tuple[str, ...] = ("dev",)
+    SPLITS: ClassVar[tuple[str, ...]] = ("dev",)
 
     def __init__(self, folder: Path, images: Path, split: str):
         self.split = split

@@ -1,6 +1,7 @@
 """POPE (Li et al. 2023): is there such an object in the picture? Yes or no."""
 
 from pathlib import Path
+from typing import ClassVar
 
 from saccade.data.readers.coco import coco_pictures
 from saccade.data.readers.fields import field, ident, ident_or_none, one_of
@@ -15,7 +16,7 @@ class Pope:
     Pictures: COCO's val2014.
     """
 
-    SPLITS: tuple[str, ...] = ("random", "popular", "adversarial")
+    SPLITS: ClassVar[tuple[str, ...]] = ("random", "popular", "adversarial")
 
     def __init__(self, folder: Path, images: Path, split: str):
         self.split, self.pictures = split, coco_pictures(images)

@@ -1,6 +1,7 @@
 """RefCOCO, RefCOCO+ (Yu et al. 2016) and RefCOCOg (Mao et al. 2016): expressions for objects of COCO."""
 
 from pathlib import Path
+from typing import ClassVar
 
 from saccade.data.readers.coco import coco_pictures
 from saccade.data.readers.fields import box_from_px, field, ident, one_of, size_of
@@ -19,7 +20,7 @@ class RefCoco:
     """
 
     NAME, REFS = "refcoco", "refs(unc).p"
-    SPLITS: tuple[str, ...] = ("val", "testA", "testB", "train")
+    SPLITS: ClassVar[tuple[str, ...]] = ("val", "testA", "testB", "train")
 
     def __init__(self, folder: Path, images: Path, split: str):
         self.split, self.pictures = split, coco_pictures(images)
@@ -79,4 +80,4 @@ class RefCocoG(RefCoco):
     """As RefCoco, in refcocog/ and with refs(umd).p, the split that is compared on: longer expressions."""
 
     NAME, REFS = "refcocog", "refs(umd).p"
-    SPLITS: tuple[str, ...] = ("val", "test", "train")
+    SPLITS: ClassVar[tuple[str, ...]] = ("val", "test", "train")

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
@@ -88,7 +88,7 @@ class Reader(Protocol):
     the first of which is the usual one. Raises: SaccadeError: a file is missing, or damaged as a whole.
     """
 
-    SPLITS: tuple[str, ...]
+    SPLITS: ClassVar[tuple[str, ...]]
     split: str
     records: list[Record]
 

@@ -1,6 +1,7 @@
 """VisDial v1.0 (Das et al. 2017): dialogues about a picture, 100 candidate answers a question."""
 
 from pathlib import Path
+from typing import ClassVar
 
 from saccade.data.readers.coco import coco_name, coco_pictures
 from saccade.data.readers.fields import checked, field, ident, ident_or_none
@@ -20,7 +21,7 @@ class VisDial:
     row. Pictures: VisualDialog_val2018/, of `train` COCO's.
     """
 
-    SPLITS: tuple[str, ...] = ("val", "train", "test")
+    SPLITS: ClassVar[tuple[str, ...]] = ("val", "train", "test")
     DENSE = ("visdial_1.0_{}_dense_annotations.json", "visdial_1.0_{}_dense_sample.json")
 
     def __init__(self, folder: Path, images: Path, split: str):

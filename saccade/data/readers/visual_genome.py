@@ -1,6 +1,7 @@
 """Visual Genome (Krishna et al. 2017): phrases for regions."""
 
 from pathlib import Path
+from typing import ClassVar
 
 from saccade.data.readers.fields import box_from_px, field, ident, size_of
 from saccade.data.readers.files import Pictures, Table, find, read_json, records
@@ -15,7 +16,7 @@ class VisualGenome:
     There are no official splits.
     """
 
-    SPLITS: tuple[str, ...] = ("all",)
+    SPLITS: ClassVar[tuple[str, ...]] = ("all",)
 
     def __init__(self, folder: Path, images: Path, split: str):
         self.split = split

@@ -1,6 +1,7 @@
 """VQA v2 (Goyal et al. 2017): questions about COCO pictures, ten answers each."""
 
 from pathlib import Path
+from typing import ClassVar
 
 from saccade.data.readers.coco import coco_name, coco_pictures
 from saccade.data.readers.fields import field, ident, one_of
@@ -18,7 +19,7 @@ class VqaV2:
     and an annotation without question, are broken rows.
     """
 
-    SPLITS: tuple[str, ...] = ("val2014", "train2014", "test-dev2015", "test2015")
+    SPLITS: ClassVar[tuple[str, ...]] = ("val2014", "train2014", "test-dev2015", "test2015")
 
     def __init__(self, folder: Path, images: Path, split: str):
         self.split, self.pictures = split, coco_pictures(images)
