@@ -116,7 +116,7 @@ class Pictures:
 
     def __init__(self, folder: Path, *under: str):
         self.folder = folder
-        self.under: tuple[str, ...] = (*under, "")
+        self.under: tuple[str, ...] = ("", *under)
 
     def find(self, key: str, *names: str) -> Path:
         """The first of these names, relative to one of the places, that exists; it is not opened.
@@ -133,5 +133,6 @@ class Pictures:
                     raise RowError("image", f"{key}: {error}") from None
                 except OSError as error:  # a name too long
                     raise RowError("image", f"{key}: {error.strerror}") from None
-        places = " or ".join(dict.fromkeys(str(self.folder / under) for under in self.under))
-        raise RowError("image", f"{key}: no file {printable(' or '.join(names))[:200]} in {places}")
+        shown = printable(" or ".join(names))[:200]
+        places = f", nor in its {', '.join(self.under[1:])}" if self.under[1:] else ""
+        raise RowError("image", f"{key}: no file {shown} in {self.folder}{places}")

@@ -21,7 +21,8 @@ class Karpathy:
         self.split, self.id_key, self.pictures = split, id_key, pictures
         entries = records(path, part(read_json(path, dict), "images", path), id_key)
         # What names no known split may belong to this one: it stays, and is broken.
-        self.records = [r for r in entries if _split(r.value) not in {*self.SPLITS} - {split}]
+        others = [name for name in self.SPLITS if name != split]
+        self.records = [r for r in entries if _split(r.value) not in others]
 
     def row(self, record: Record) -> Row:
         entry = record.value

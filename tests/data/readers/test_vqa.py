@@ -152,13 +152,14 @@ def test_pictures_that_are_missing_or_damaged(data):
     assert rows.tally.causes == {"unknown": 1, "image": 1}
     (folder / "val2014/COCO_val2014_000000262148.jpg").unlink()
     with pytest.raises(
-        SaccadeError, match=r"row 2: image_id: no file COCO_val2014_000000262148\.jpg in .*val2014"
+        SaccadeError,
+        match=r"row 2: image_id: no file COCO_val2014_000000262148\.jpg in .*, nor in its train2014, val2014",
     ):
         rows[2]
 
 
 def test_questions_and_annotations_without_each_other(data):
-    folder, questions, annotations, save = data
+    folder, _, annotations, save = data
     del annotations[0]
     annotations += [annotation(1, 99, ("a",), "other", "what"), {"image_id": 1}, "text"]
     save()
