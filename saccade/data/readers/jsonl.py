@@ -29,17 +29,16 @@ class Jsonl:
         path = folder if folder.is_file() else _only(folder)
         self.split = split
         self.pictures = Pictures(images.parent if images.is_file() else images)
-        file, names = printable(str(path)), set()
-        self.records = []
+        file, self.records, others = printable(str(path)), [], set()
         for index, value in json_lines(path):
-            named = value.get("split") if isinstance(value, dict) else None
-            if split in ("all", named) or not (isinstance(named, str) or isinstance(value, dict)):
+            if _may_be(value, split):
                 keyed = isinstance(value, dict) and value.get("id") is not None
                 id = ident_or_none(value, "id") if keyed else str(index)
                 self.records.append(Record(file, index, id, value))
-            names.add(str(named))
+            else:
+                others.add(value.get("split") or "rows without one")
         if not self.records:
-            raise SaccadeError(f"{path} has no row of split {split!r}; there are {', '.join(sorted(names))}")
+            raise SaccadeError(f"{path} has no row of split {split!r}; there are {', '.join(sorted(others))}")
 
     def row(self, record: Record) -> Row:
         entry = record.value
@@ -58,6 +57,14 @@ class Jsonl:
             where=record.where,
             **fields,
         )
+
+
+def _may_be(value: Any, split: str) -> bool:
+    """Whether a line is of this split; one that does not say so as it should stays, and is a broken row."""
+    if split == "all" or not isinstance(value, dict):
+        return True
+    named = value.get("split")
+    return named == split or not (named is None or isinstance(named, str))
 
 
 def _only(folder: Path) -> Path:
