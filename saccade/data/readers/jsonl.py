@@ -32,8 +32,8 @@ class Jsonl:
         file, self.records, others = printable(str(path)), [], set()
         for index, value in json_lines(path):
             if _may_be(value, split):
-                keyed = isinstance(value, dict) and value.get("id") is not None
-                id = ident_or_none(value, "id") if keyed else str(index)
+                unnamed = isinstance(value, dict) and value.get("id") is None
+                id = str(index) if unnamed else ident_or_none(value, "id")
                 self.records.append(Record(file, index, id, value))
             else:
                 others.add(value.get("split") or "rows without one")
