@@ -120,6 +120,11 @@ class Rows:
     def __len__(self) -> int:
         return len(self.reader.records)
 
+    @property
+    def ids(self) -> list[str | None]:
+        """The id of each row, without making it; None where it cannot be read."""
+        return [record.id for record in self.reader.records]
+
     def __getitem__(self, index: int) -> Row:
         if not 0 <= index < len(self):
             raise IndexError(f"row {index}: there are rows 0 to {len(self) - 1}")
