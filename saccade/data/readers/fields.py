@@ -6,7 +6,6 @@ from typing import Any
 
 from saccade.data.readers.rows import Box
 from saccade.data.rows import RowError
-from saccade.errors import printable
 
 _WORDS: dict[type, str] = {
     str: "a text",
@@ -32,7 +31,7 @@ def field(record: Any, key: str, kind: type, at: str = "") -> Any:
     if not isinstance(record, Mapping):
         raise RowError("type", f"{at.rstrip('.') or 'the row'}: {_word(record)}, not an object")
     if record.get(key) is None:
-        there = printable(", ".join(name for name in record if isinstance(name, str)))[:100]
+        there = ", ".join(name for name in record if isinstance(name, str))[:100]
         raise RowError("missing", f"{at}{key}: missing; there are {there or 'no keys'}")
     return checked(record[key], f"{at}{key}", kind)
 
@@ -81,7 +80,7 @@ def texts(values: Sequence, key: str, cause: str = "answers") -> tuple[str, ...]
 def one_of(value: str, known: Sequence[str], key: str) -> str:
     """The value, which must be known. Raises: RowError."""
     if value not in known:
-        raise RowError("unknown", f"{key}: {printable(value)[:60]!r}, not one of {', '.join(known)}")
+        raise RowError("unknown", f"{key}: {value[:60]!r}, not one of {', '.join(known)}")
     return value
 
 

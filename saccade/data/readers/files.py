@@ -66,8 +66,7 @@ def json_lines(path: Path) -> Iterator[tuple[int, Any]]:
 
 def records(path: Path | str, entries: Iterable, key: str) -> list[Record]:
     """A record for each entry, in order; `key` is that of its id."""
-    file = printable(str(path))
-    return [Record(file, i, ident_or_none(entry, key), entry) for i, entry in enumerate(entries)]
+    return [Record(str(path), i, ident_or_none(entry, key), entry) for i, entry in enumerate(entries)]
 
 
 class Table:
@@ -77,7 +76,7 @@ class Table:
     """
 
     def __init__(self, path: Path, part: str, entries: list, key: str):
-        self.name = f"{printable(str(path))}, {part}" if part else printable(str(path))
+        self.name = f"{path}, {part}" if part else str(path)
         self.key, self._entries = key, records(self.name, entries, key)
         self._by_id: dict[str, list[Record]] = {}
         for record in self._entries:
@@ -91,9 +90,9 @@ class Table:
         """
         found = self._by_id.get(id, [])
         if not found:
-            raise RowError("missing", f"{key}: {printable(id)} is not in {self.name}")
+            raise RowError("missing", f"{key}: {id} is not in {self.name}")
         if len(found) > 1:
-            raise RowError("duplicate", f"{key}: {printable(id)} is {len(found)} times in {self.name}")
+            raise RowError("duplicate", f"{key}: {id} is {len(found)} times in {self.name}")
         return found[0].value
 
     def unasked(self, ids: Iterable[str | None]) -> list[Record]:
@@ -105,7 +104,7 @@ class Table:
 def orphan(record: Record, key: str) -> Record:
     """A record that belongs to no row of its data set, as a broken row. Args: key: of its id."""
     try:
-        error = RowError("unknown", f"{key}: {printable(ident(record.value, key))} belongs to no row")
+        error = RowError("unknown", f"{key}: {ident(record.value, key)} belongs to no row")
     except RowError as wrong:
         error = wrong
     return Record(record.file, record.index, None, error)
@@ -133,6 +132,6 @@ class Pictures:
                     raise RowError("image", f"{key}: {error}") from None
                 except OSError as error:  # a name too long
                     raise RowError("image", f"{key}: {error.strerror}") from None
-        shown = printable(" or ".join(names))[:200]
+        shown = " or ".join(names)[:200]
         places = f", nor in its {', '.join(self.under[1:])}" if self.under[1:] else ""
         raise RowError("image", f"{key}: no file {shown} in {self.folder}{places}")

@@ -7,7 +7,7 @@ from saccade.data.readers.files import Pictures, find, read_bytes
 from saccade.data.readers.karpathy import Karpathy
 from saccade.data.readers.rows import Record, Row
 from saccade.data.rows import RowError
-from saccade.errors import SaccadeError, printable
+from saccade.errors import SaccadeError
 
 TOKENS = "results_20130124.token"
 
@@ -39,9 +39,7 @@ class Flickr30k:
         seen: dict[str, int] = {}
         for index, number, caption in lines:
             if seen.setdefault(number, index) != index:
-                raise RowError(
-                    "duplicate", f"row {index}: {printable(name)}#{number} is row {seen[number]} too"
-                )
+                raise RowError("duplicate", f"row {index}: {name}#{number} is row {seen[number]} too")
             if not caption.strip():
                 raise RowError("text", f"row {index}: caption: empty")
         return Row(
@@ -60,13 +58,13 @@ def _lines(path: Path) -> list[Record]:
         lines = read_bytes(path).decode().splitlines()
     except UnicodeDecodeError as error:
         raise SaccadeError(f"{path} is not UTF-8: {error}; get the file again") from None
-    file, found, broken = printable(str(path)), {}, []
+    file, found, broken = str(path), {}, []
     for index, line in enumerate(lines):
         head, tab, caption = line.partition("\t")
         name, mark, number = head.rpartition("#")
         if tab and mark and name and number.isdecimal():
             found.setdefault(name, []).append((index, number, caption))
         elif line.strip():
-            error = RowError("unreadable", f"{printable(line)[:60]}: not name#number, a tab and a caption")
+            error = RowError("unreadable", f"{line[:60]}: not name#number, a tab and a caption")
             broken.append(Record(file, index, None, error))
     return [Record(file, lines[0][0], name, (name, lines)) for name, lines in found.items()] + broken

@@ -7,7 +7,6 @@ from saccade.data.readers.fields import field, optional
 from saccade.data.readers.files import Pictures, find, read_json
 from saccade.data.readers.rows import Record, Row
 from saccade.data.rows import RowError
-from saccade.errors import printable
 
 
 class _Pairs(dict):
@@ -40,9 +39,8 @@ class Gqa:
         name = f"{split}_questions.json"
         path = find(folder, name, f"questions/{name}")
         data = read_json(path, dict, hook=_keep)
-        file = printable(str(path))
         pairs = data.pairs or data.items()
-        self.records = [Record(file, i, id, value) for i, (id, value) in enumerate(pairs)]
+        self.records = [Record(str(path), i, id, value) for i, (id, value) in enumerate(pairs)]
 
     def row(self, record: Record) -> Row:
         entry = record.value

@@ -29,7 +29,7 @@ class Jsonl:
         path = folder if folder.is_file() else _only(folder)
         self.split = split
         self.pictures = Pictures(images.parent if images.is_file() else images)
-        file, self.records, others = printable(str(path)), [], set()
+        file, self.records, others = str(path), [], set()
         for index, value in json_lines(path):
             if _may_be(value, split):
                 unnamed = isinstance(value, dict) and value.get("id") is None
@@ -38,14 +38,15 @@ class Jsonl:
             else:
                 others.add(value.get("split") or "rows without one")
         if not self.records:
-            raise SaccadeError(f"{path} has no row of split {split!r}; there are {', '.join(sorted(others))}")
+            there = printable(", ".join(sorted(others)))[:200]
+            raise SaccadeError(f"{path} has no row of split {split!r}; there are {there}")
 
     def row(self, record: Record) -> Row:
         entry = record.value
         picture = self.pictures.find("image", field(entry, "image", str))
         for key in entry:
             if key not in KEYS:
-                raise RowError("unknown", f"{printable(key)}: unknown; the keys are {', '.join(KEYS)}")
+                raise RowError("unknown", f"{key}: unknown; the keys are {', '.join(KEYS)}")
         fields: dict[str, Any] = {key: optional(entry, key, str, "") for key in _TEXTS}
         fields |= {key: _LISTED[key](entry[key]) for key in _LISTS if entry.get(key) is not None}
         _go_together(fields)

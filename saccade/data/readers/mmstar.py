@@ -12,7 +12,7 @@ from saccade.data.readers.fields import field, ident, ident_or_none, one_of
 from saccade.data.readers.files import find, read_bytes
 from saccade.data.readers.rows import Record, Row
 from saccade.data.rows import RowError
-from saccade.errors import SaccadeError, printable
+from saccade.errors import SaccadeError
 
 LETTERS = ("A", "B", "C", "D")
 COLUMNS = ("index", "question", "image", "answer", "category", "l2_category")
@@ -31,9 +31,8 @@ class MMStar:
         self.split = split
         path = find(folder, "mmstar.parquet", "MMStar.tsv", "data/mmstar.parquet")
         entries = _parquet(path) if path.suffix == ".parquet" else _tsv(path)
-        file = printable(str(path))
         self.records = [
-            Record(file, i, ident_or_none(entry, "index"), entry) for i, entry in enumerate(entries)
+            Record(str(path), i, ident_or_none(entry, "index"), entry) for i, entry in enumerate(entries)
         ]
 
     def row(self, record: Record) -> Row:

@@ -10,7 +10,7 @@ from saccade.data.readers.rows import Record, Row
 from saccade.data.rows import RowError
 from saccade.data.scenes.nlvr import IMAGE_ORDERS, permute_groups, scene_from_structured
 from saccade.data.scenes.scene import Scene
-from saccade.errors import SaccadeError, printable
+from saccade.errors import SaccadeError
 
 
 class Nlvr:
@@ -27,9 +27,8 @@ class Nlvr:
         path = find(folder, "dev.jsonl")
         self.archive = find(images, "dev_images.zip")
         self._open = _archive(self.archive)
-        file = printable(str(path))
         self.records = [
-            record for index, entry in json_lines(path) for record in _records(file, index, entry)
+            record for index, entry in json_lines(path) for record in _records(str(path), index, entry)
         ]
 
     def __getstate__(self):
@@ -54,9 +53,9 @@ class Nlvr:
         try:
             return self._open.read(name)
         except KeyError:
-            raise RowError("image", f"{key}: {printable(name)} is not in {self.archive}") from None
+            raise RowError("image", f"{key}: {name} is not in {self.archive}") from None
         except (zipfile.BadZipFile, OSError, EOFError, ValueError, NotImplementedError) as error:
-            raise RowError("image", f"{key}: {printable(name)}: {printable(str(error))}") from None
+            raise RowError("image", f"{key}: {name}: {error}") from None
 
 
 def _archive(path: Path) -> zipfile.ZipFile:

@@ -7,7 +7,6 @@ from saccade.data.readers.coco import coco_pictures
 from saccade.data.readers.fields import field, ident, ident_or_none, one_of
 from saccade.data.readers.files import find, json_lines
 from saccade.data.readers.rows import Record, Row
-from saccade.errors import printable
 
 
 class Pope:
@@ -22,9 +21,8 @@ class Pope:
         self.split, self.pictures = split, coco_pictures(images)
         name = f"coco_pope_{split}.json"
         path = find(folder, name, f"coco/{name}", f"output/coco/{name}")
-        file = printable(str(path))
         self.records = [
-            Record(file, index, ident_or_none(value, "question_id"), value)
+            Record(str(path), index, ident_or_none(value, "question_id"), value)
             for index, value in json_lines(path)
         ]
 

@@ -9,7 +9,6 @@ from saccade.data.readers.files import Table, find, part, read_json
 from saccade.data.readers.plain_pickle import read_plain_pickle
 from saccade.data.readers.rows import Record, Row
 from saccade.data.rows import RowError
-from saccade.errors import printable
 
 
 class RefCoco:
@@ -32,7 +31,7 @@ class RefCoco:
         self.records = [
             record
             for index, ref in enumerate(read_plain_pickle(path, list))
-            for record in self._records(printable(str(path)), index, ref)
+            for record in self._records(str(path), index, ref)
         ]
 
     def _records(self, file: str, index: int, ref) -> list[Record]:

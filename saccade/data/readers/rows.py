@@ -78,7 +78,7 @@ class Record:
 
     @property
     def where(self) -> str:
-        return f"{self.file}: row {self.index}"
+        return printable(f"{self.file}: row {self.index}")
 
 
 class Reader(Protocol):
@@ -135,10 +135,10 @@ class Rows:
             if index in self._repeats:
                 id, first = self._repeats[index]
                 found = self.reader.records[first].index
-                raise RowError("duplicate", f"id: {printable(id)} is that of row {found} too")
+                raise RowError("duplicate", f"id: {id} is that of row {found} too")
             return self.reader.row(record)
         except RowError as error:
-            raise RowError(error.cause, f"{record.where}: {error}") from None
+            raise RowError(error.cause, f"{record.where}: {printable(str(error))}") from None
 
     def __iter__(self) -> Iterator[Row]:
         """Raises: SaccadeError: more than max_bad rows are broken."""

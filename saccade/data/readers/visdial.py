@@ -8,7 +8,6 @@ from saccade.data.readers.fields import checked, field, ident, ident_or_none
 from saccade.data.readers.files import Pictures, find, orphan, part, read_json
 from saccade.data.readers.rows import Record, Row
 from saccade.data.rows import RowError
-from saccade.errors import printable
 
 CANDIDATES = 100
 
@@ -31,7 +30,7 @@ class VisDial:
         path = find(folder, f"visdial_1.0_{split}.json")
         data = part(read_json(path, dict), "data", path, dict)
         self.questions, self.answers = (part(data, key, path) for key in ("questions", "answers"))
-        file = printable(str(path))
+        file = str(path)
         dialogs = enumerate(part(data, "dialogs", path))
         self.records = [r for index, dialog in dialogs for r in self._records(file, index, dialog)]
         self.dense: dict[str, list[Record]] = {}
@@ -57,7 +56,7 @@ class VisDial:
         known = {record.id for record in self.records if record.id is not None}
         pictures = {id.rpartition("-")[0] for id in known}
         for index, entry in enumerate(read_json(path, list)):
-            record = Record(printable(str(path)), index, ident_or_none(entry, "image_id"), entry)
+            record = Record(str(path), index, ident_or_none(entry, "image_id"), entry)
             id = f"{record.id}-{ident_or_none(entry, 'round_id')}"
             if id in known:
                 self.dense.setdefault(id, []).append(record)

@@ -95,3 +95,14 @@ def test_an_empty_folder_names_the_file_that_is_missing(name, tmp_path):
     for split in READERS[name].SPLITS:
         with pytest.raises(SaccadeError, match=r"holds no .*; give the folder that the files are in"):
             open_rows(name, tmp_path, split=split)
+
+
+def test_a_hostile_text_stays_on_one_line(tmp_path):
+    write_lines(tmp_path / "a\nb.jsonl", [{"image": "x\x1b[31m\n\ud800.png"}, {"\n": 1, "\x1b": 2}])
+    rows = open_rows("jsonl", tmp_path)
+    for index, part in enumerate(("x\\x1b[31m\\n\\ud800.png", "image: missing; there are \\n, \\x1b")):
+        with pytest.raises(RowError) as error:
+            rows[index]
+        assert f"a\\nb.jsonl: row {index}: image: " in str(error.value)
+        assert part in str(error.value)
+        assert str(error.value).isprintable()
