@@ -1,6 +1,7 @@
 """The files of a data set: found, read as a whole, joined by their ids."""
 
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -122,16 +123,15 @@ class Pictures:
 
         Raises: RowError: there is none, or a name leads out of the folder.
         """
-        for name in names:
-            for under in self.under:
-                try:
-                    path = inside(f"{under}/{name}" if under else name, self.folder)
-                    if path.is_file():
-                        return path
-                except RowError as error:
-                    raise RowError("image", f"{key}: {error}") from None
-                except OSError as error:  # a name too long
-                    raise RowError("image", f"{key}: {error.strerror}") from None
+        try:
+            for name in names:
+                for under in self.under:
+                    if os.path.isfile(os.path.join(self.folder, under, name)):
+                        return inside(os.path.join(under, name), self.folder)
+            for name in names:
+                inside(name, self.folder)
+        except RowError as error:
+            raise RowError("image", f"{key}: {error}") from None
         shown = " or ".join(names)[:200]
         places = f", nor in its {', '.join(self.under[1:])}" if self.under[1:] else ""
         raise RowError("image", f"{key}: no file {shown} in {self.folder}{places}")
