@@ -11,12 +11,11 @@ from rich.console import Console
 from rich.progress import track
 
 from saccade.data.batching import Collate, prompt
-from saccade.data.image import choose_size, read_image
+from saccade.data.image import choose_size
 from saccade.data.processor import Processor
-from saccade.data.scenes.nlvr import read_dev
+from saccade.data.readers import Row, open_rows
 from saccade.data.scenes.scene import Example
 from saccade.data.scenes.tasks import Source
-from saccade.errors import SaccadeError
 
 # Texts are padded to this, or to the processor's limit where one is longer: two shapes at most.
 TEXT_LENGTH = 64
@@ -72,25 +71,18 @@ def scene_items(source: Source, num: int) -> Iterator[Item]:
         yield Item(f"{source.split}-{source.seed}-{index}", source[index])
 
 
-def count_nlvr(folder: str | Path, orders: int) -> int:
-    """How many pictures `nlvr_items` can give. Raises: SaccadeError: no such file, or an empty one."""
-    found = sum(1 for _ in read_dev(folder)) * orders
-    if not found:
-        raise SaccadeError(f"{folder} holds no NLVR examples: dev.jsonl is empty; download it again")
-    return found
+def nlvr_items(folder: str | Path, num: int | None, orders: int) -> tuple[Iterator[Item], int]:
+    """(pictures of the NLVR development split, how many): `orders` of each example's six, up to `num`."""
+    rows = open_rows("nlvr", folder)
+    # A row without id is broken: it counts, and says so when it is read.
+    places = [at for at, id in enumerate(rows.ids) if id is None or int(id.rpartition("-")[2]) < orders]
+    places = places[:num]
+    return (_nlvr_item(rows[at]) for at in places), len(places)
 
 
-def nlvr_items(folder: str | Path, num: int, orders: int) -> Iterator[Item]:
-    """Up to `num` pictures of the NLVR development split: `orders` of each example's six permutations."""
-    every = (
-        (f"{record.id}-{k}", record, png)
-        for record in read_dev(folder, images=True)
-        for k, png in enumerate(record.images[:orders])
-    )
-    for name, record, png in itertools.islice(every, num):
-        answer = "true" if record.label else "false"
-        example = Example("statement", read_image(png), record.scene, record.sentence, answer, kind="nlvr")
-        yield Item(name, example, group=record.id.split("-")[0])
+def _nlvr_item(row: Row) -> Item:
+    example = Example("statement", row.image, row.scene, row.text, row.answers[0], kind="nlvr")
+    return Item(row.id, example, row.group)
 
 
 def collate(processor: Processor, task: str, examples: Sequence[Example], text_length: int | None = None):

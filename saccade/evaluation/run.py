@@ -13,7 +13,7 @@ from saccade import backend
 from saccade.data.scenes.tasks import Source
 from saccade.errors import SaccadeError
 from saccade.evaluation.answers import measure_answers, trace_all
-from saccade.evaluation.batches import Run, count_nlvr, nlvr_items, scene_items
+from saccade.evaluation.batches import Run, nlvr_items, scene_items
 from saccade.evaluation.retrieve import check_gallery, measure_retrieval
 from saccade.evaluation.texts import measure_captions, measure_rationales
 from saccade.files import write_text
@@ -179,9 +179,8 @@ def _plan(pipeline, data, task, num, seed, split, batch_size, threshold, folder,
     threshold = float(pipeline.model.config.halt_threshold if threshold is None else threshold)
     threshold = min(max(threshold, -_MOST), _MOST)  # JSON has no infinity
     if data == "nlvr":
-        count = count_nlvr(folder, orders)
-        count = min(count, num or count)
-        return Run(pipeline, "statement", nlvr_items(folder, count, orders), count, batch_size, threshold)
+        items, count = nlvr_items(folder, num, orders)
+        return Run(pipeline, "statement", items, count, batch_size, threshold)
     num = num or _NUM.get(task, 5000)
     style = {"style": "nlvr"} if task == "panels" else {}
     source = Source("statement" if task == "panels" else task, split=split, seed=seed, **style, **options)

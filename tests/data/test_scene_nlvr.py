@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from saccade.data.readers import open_rows
 from saccade.data.scenes.nlvr import (
     IMAGE_ORDERS,
     permute_groups,
-    read_dev,
     read_train,
     scene_from_boxes,
     scene_from_structured,
@@ -82,86 +82,74 @@ def test_flat_shapes_fill_their_boxes():
 
 
 def test_every_published_dev_image_is_reproduced(folder):
-    errors = []
-    for record in read_dev(folder, images=True):
-        assert len(record.images) == 6
-        errors.append(np.abs(real_pixels(record.images[0]) - render(record.scene)).mean())
+    rows = open_rows("nlvr", folder)
+    errors = [
+        np.abs(real_pixels(row.picture) - render(row.scene)).mean()
+        for row in (rows[at] for at in range(0, len(rows), 6))
+    ]
     assert len(errors) == 989
     assert max(errors) < 0.01
     assert np.mean(errors) < 0.001
 
 
 def test_image_orders_are_those_of_the_published_permutations(folder):
-    matches = []
-    for record in islice(read_dev(folder, images=True), 40):
-        for png, order in zip(record.images, IMAGE_ORDERS, strict=True):
-            matches.append(
-                np.abs(real_pixels(png) - render(permute_groups(record.scene, order))).mean() < 0.05
-            )
+    rows = open_rows("nlvr", folder)
+    scenes = [rows[at // 6 * 6].scene for at in range(240)]
+    matches = [
+        np.abs(real_pixels(row.picture) - render(permute_groups(scene, order))).mean() < 0.05
+        for row, scene, order in zip(rows, scenes, itertools.cycle(IMAGE_ORDERS), strict=False)
+    ]
+    assert len(matches) == 240
     assert np.mean(matches) == 1
 
 
-def test_reading_the_real_files(folder):
-    dev = list(read_dev(folder))
-    assert len(dev) == 989
-    assert all(record.images == () for record in dev)
-    assert 0.4 < np.mean([record.label for record in dev]) < 0.6
+def test_reading_the_real_training_scenes(folder):
     train = list(islice(read_train(folder), 3000))
     assert all(record.scene.style == "nlvr" and record.sentence for record in train)
     assert {o.color for record in train for o in record.scene.objects} == {"black", "blue", "yellow"}
 
 
-def test_broken_rows_name_file_and_line(tmp_path):
-    good = {"id": "1-0", "sentence": "s", "label": True, "images": [], "structured_rep": STRUCTURED}
-    for change, message in (
-        ({"label": "true"}, "label"),
-        ({"structured_rep": STRUCTURED[:2]}, "three lists"),
-        ({"structured_rep": [[{"type": "circle"}], [], []]}, "needs type"),
-        ({"structured_rep": [[{**STRUCTURED[0][0], "size": 11}], [], []]}, "size not 10"),
-        ({"structured_rep": [[{**STRUCTURED[0][0], "x_loc": 95}], [], []]}, "outside"),
-    ):
-        (tmp_path / "dev.jsonl").write_text(json.dumps(good) + "\n" + json.dumps({**good, **change}) + "\n")
-        with pytest.raises(SaccadeError, match=rf"dev\.jsonl, line 2: .*{message}"):
-            list(read_dev(tmp_path))
-    del good["sentence"]
-    (tmp_path / "dev.jsonl").write_text(json.dumps(good))
-    with pytest.raises(SaccadeError, match=r"line 1: .*sentence"):
-        list(read_dev(tmp_path))
-    (tmp_path / "dev.jsonl").write_text("{}\n"[:1])
-    with pytest.raises(SaccadeError, match="line 1: cannot be read"):
-        list(read_dev(tmp_path))
-    with pytest.raises(SaccadeError, match="no such file"):
-        list(read_train(tmp_path))
+@pytest.mark.parametrize(
+    ("panels", "message"),
+    [
+        (STRUCTURED[:2], "three lists"),
+        ([[{"type": "circle"}], [], []], "needs type"),
+        ([[{**STRUCTURED[0][0], "size": 11}], [], []], "size not 10"),
+        ([[{**STRUCTURED[0][0], "x_loc": 95}], [], []], "outside"),
+    ],
+)
+def test_broken_scenes(panels, message):
+    with pytest.raises(SaccadeError, match=message):
+        scene_from_structured(panels)
 
 
 def test_broken_training_files(tmp_path):
     path = tmp_path / "train_scenes.jsonl.gz"
     row = {"id": "t-1", "sentence": "s", "label": False, "boxes": BOXES}
-    for boxes, message in (
-        ([[[0, 3, 10, 1, 1]], [], []], "color 0..2"),
-        ([[[0, -1, 10, 1, 1]], [], []], "color 0..2"),
+    for change, message in (
+        ({"boxes": [[[0, 3, 10, 1, 1]], [], []]}, "color 0..2"),
+        ({"boxes": [[[0, -1, 10, 1, 1]], [], []]}, "color 0..2"),
+        ({"boxes": BOXES[:2]}, "three lists"),
+        ({"label": "false"}, "label"),
+        ({"sentence": None}, "sentence"),
     ):
         with gzip.open(path, "wt") as lines:
-            lines.write(json.dumps(row) + "\n\n" + json.dumps({**row, "boxes": boxes}) + "\n")
-        with pytest.raises(SaccadeError, match=f"line 3: .*{message}"):
+            lines.write(json.dumps(row) + "\n\n" + json.dumps({**row, **change}) + "\n")
+        with pytest.raises(SaccadeError, match=rf"train_scenes\.jsonl\.gz, line 3: .*{message}"):
             list(read_train(tmp_path))
+    del row["boxes"]
+    with gzip.open(path, "wt") as lines:
+        lines.write(json.dumps(row))
+    with pytest.raises(SaccadeError, match="line 1: missing or broken field: 'boxes'"):
+        list(read_train(tmp_path))
+    row["boxes"] = BOXES
     whole = gzip.compress(b"".join(json.dumps({**row, "id": str(i)}).encode() + b"\n" for i in range(50)))
     path.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(SaccadeError, match="cannot be read"):
         list(read_train(tmp_path))
-
-
-def test_images_that_are_missing_from_the_archive(tmp_path):
-    import zipfile
-
-    row = {"id": "1-0", "sentence": "s", "label": True, "images": ["gone.png"], "structured_rep": STRUCTURED}
-    (tmp_path / "dev.jsonl").write_text(json.dumps(row))
-    zipfile.ZipFile(tmp_path / "dev_images.zip", "w").close()
-    with pytest.raises(SaccadeError, match=r"line 1: .*gone\.png"):
-        list(read_dev(tmp_path, images=True))
-    (tmp_path / "dev_images.zip").write_bytes(b"not a zip")
-    with pytest.raises(SaccadeError, match=r"dev_images\.zip"):
-        list(read_dev(tmp_path, images=True))
+    path.unlink()
+    with pytest.raises(SaccadeError, match="no such file"):
+        list(read_train(tmp_path))
 
 
 def test_random_scenes_look_like_the_published_ones():

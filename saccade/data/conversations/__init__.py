@@ -6,9 +6,10 @@ packer = Packer.measured(processor, rows, sequences=8)
 
 from saccade.data.conversations.files import Conversations
 from saccade.data.conversations.packing import Packer, Tally, Tolerant
-from saccade.data.conversations.rows import BAD, LEFT_OUT, Conversation, RowError, RowFormat
+from saccade.data.conversations.rows import Conversation, RowFormat
 from saccade.data.conversations.scenes import SceneConversations
 from saccade.data.conversations.streamed import StreamedConversations
+from saccade.data.rows import BAD, LEFT_OUT, RowError
 
 __all__ = [
     "BAD",

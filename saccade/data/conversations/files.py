@@ -1,17 +1,17 @@
 """Conversations in files: jsonl beside a folder of images, webdataset tar, parquet. Random access by row."""
 
 import glob
-import json
 import tarfile
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from functools import lru_cache
 from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
 
-from saccade.data.conversations.rows import Conversation, RowError, RowFormat
+from saccade.data.conversations.rows import Conversation, RowFormat
+from saccade.data.rows import RowError, from_json
 from saccade.errors import SaccadeError, printable
 
 IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp")
@@ -99,7 +99,7 @@ def _open(path: Path, folder: Path | None, row_format: RowFormat):
     if path.suffix not in KINDS:
         raise SaccadeError(f"{path} is no file of conversations; give one that ends in {', '.join(KINDS)}")
     try:
-        return KINDS[path.suffix](path, folder or path.parent, row_format)
+        return KINDS[path.suffix](path, folder or path.parent, row_format.columns)
     except OSError as error:
         raise SaccadeError(f"{path} cannot be read: {error.strerror or error}; check the path") from None
 
@@ -116,17 +116,10 @@ def _read(path: Path, start: int, size: int) -> bytes:
     return data
 
 
-def _from_json(data: bytes):
-    try:
-        return json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise RowError("unreadable", f"no JSON: {printable(str(error))}") from None
-
-
 class Jsonl:
     """A JSON object a line; empty lines are no rows."""
 
-    def __init__(self, path: Path, folder: Path, row_format: RowFormat):
+    def __init__(self, path: Path, folder: Path, columns: Collection[str]):
         self.path, self.folder = path, folder
         starts, sizes, at = [], [], 0
         with path.open("rb") as stream:
@@ -141,7 +134,7 @@ class Jsonl:
         return len(self._starts)
 
     def row(self, index: int):
-        return _from_json(_read(self.path, int(self._starts[index]), int(self._sizes[index])))
+        return from_json(_read(self.path, int(self._starts[index]), int(self._sizes[index])))
 
 
 class Tar:
@@ -151,7 +144,7 @@ class Tar:
     row or its list of turns, or key.txt, which answers TEXT_QUESTION. The members are listed once.
     """
 
-    def __init__(self, path: Path, folder: Path, row_format: RowFormat):
+    def __init__(self, path: Path, folder: Path, columns: Collection[str]):
         self.path, self.folder = path, None  # images are members, never paths
         rows: dict[str, list[tuple[str, int, int]]] = {}
         try:
@@ -179,7 +172,7 @@ class Tar:
             raise RowError("missing", f"it has {len(texts)} of .json and .txt; it needs one")
         suffix, start, size = texts[0]
         data = _read(self.path, start, size)
-        row = _from_json(data) if suffix == "json" else _caption(data)
+        row = from_json(data) if suffix == "json" else _caption(data)
         if isinstance(row, list):
             row = {"texts": row}
         if isinstance(row, dict):
@@ -195,9 +188,12 @@ def _caption(data: bytes) -> dict:
 
 
 class Parquet:
-    """A parquet file; a row is read with its row group, and the last few groups are kept."""
+    """A parquet file; a row is read with its row group, and the last few groups are kept.
 
-    def __init__(self, path: Path, folder: Path, row_format: RowFormat):
+    Args: columns: those that are read, where they exist.
+    """
+
+    def __init__(self, path: Path, folder: Path, columns: Collection[str]):
         self.path, self.folder = path, folder
         parquet = _pyarrow()
         try:
@@ -212,7 +208,7 @@ class Parquet:
             raise SaccadeError(
                 f"{path} is no parquet file, or damaged: {printable(str(error))[:100]}; get it again"
             ) from None
-        self._columns = tuple(sorted(there & row_format.columns))
+        self._columns = tuple(sorted(there & set(columns)))
         self._ends = list(accumulate(self.blocks))
 
     def __len__(self) -> int:

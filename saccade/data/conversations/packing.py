@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 
 from saccade.data.chat_processor import IGNORED, ChatProcessor, check_images, fit
-from saccade.data.conversations.rows import BAD, LEFT_OUT, Conversation, RowError, Rows
+from saccade.data.conversations.rows import Conversation, Rows
+from saccade.data.rows import BAD, RowError, RowTally
 from saccade.errors import SaccadeError
 
 SAMPLE = 128  # rows that `Packer.measured` looks at
-ALLOWED_AT_ONCE = 1000  # a share of bad rows is judged over at least so many
 
 
 class Tolerant:
@@ -237,54 +237,24 @@ def knapsack(sizes: Sequence[tuple[int, int]], capacity: tuple[int, int], bins: 
     return places
 
 
-class Tally:
-    """What became of the rows that a stream has read so far, in this process.
-
-    Args: max_bad: most rows that may be damaged: a number of different ones, however often they come again,
-        or, under 1, a share of those read (of ALLOWED_AT_ONCE while fewer have been). Filtered rows and those
-        without room do not count.
-    Raises: SaccadeError: max_bad is negative.
-    """
+class Tally(RowTally):
+    """What became of the rows that a stream has read so far, in this process. See RowTally."""
 
     def __init__(self, max_bad: float = 0.01):
-        if max_bad < 0:
-            raise SaccadeError(f"max_bad is {max_bad}; give a number of rows, or a share under 1")
-        self.max_bad = max_bad
-        self.rows = self.cut = self.used = self.tokens = 0
-        self.causes: Counter[str] = Counter()
-        self.examples: list[str] = []  # the first different bad rows
-
-    @property
-    def bad(self) -> int:
-        return sum(self.causes[cause] for cause in BAD)
+        super().__init__(max_bad)
+        self.cut = self.used = self.tokens = 0
 
     def take(self, batch: dict[str, Any]) -> dict[str, np.ndarray]:
         """The batch without its account. Raises: SaccadeError: too many bad rows so far."""
         account = json.loads(batch["account"])
-        self.rows += account["rows"]
         self.cut += account["cut"]
         self.used += account["used"]
         self.tokens += account["tokens"]
-        self.causes.update(account["causes"])
-        room = 20 if self.max_bad < 1 else int(self.max_bad) + 1
-        for text in account["bad"]:
-            if text not in self.examples and len(self.examples) < room:
-                self.examples.append(text)
-        bad, limit = len(self.examples), self.max_bad
-        if limit < 1:
-            bad, limit = self.bad, limit * max(self.rows, ALLOWED_AT_ONCE)
-        if bad > limit:
-            raise SaccadeError(
-                f"{bad} of {self.rows} rows cannot be used, more than max_bad={self.max_bad}; the first "
-                f"is {self.examples[0]}; mend the data, or raise max_bad"
-            )
+        self.add(account["rows"], account["causes"], account["bad"])
         return {key: value for key, value in batch.items() if key != "account"}
 
     def __str__(self) -> str:
         learnt = self.rows - self.causes.total()
         share = 100 * self.used / max(self.tokens, 1)
-        text = f"{self.rows} rows read, {learnt} learnt from, {share:.1f}% of tokens used"
-        for cause, words in (BAD | LEFT_OUT).items():
-            if self.causes[cause]:
-                text += f"; {words}: {self.causes[cause]}"
+        text = f"{self.rows} rows read, {learnt} learnt from, {share:.1f}% of tokens used{self.reasons}"
         return text + (f"; prompts cut: {self.cut}" if self.cut else "")

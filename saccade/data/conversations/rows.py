@@ -9,21 +9,9 @@ import numpy as np
 from PIL import Image
 
 from saccade.data.chat import check_messages
+from saccade.data.rows import RowError, inside
 from saccade.errors import SaccadeError, printable
 
-# Why a row is not learnt from. Bad rows count against a limit, the others are left out on purpose.
-BAD = {
-    "unreadable": "unreadable",
-    "missing": "a key missing",
-    "type": "a value of the wrong type",
-    "text": "an empty text",
-    "image": "an image that cannot be used",
-}
-LEFT_OUT = {
-    "rating": "below the rating limits",
-    "length": "longer than a sequence",
-    "room": "without room in their batch",
-}
 RATINGS = ("relevance", "image_correspondence", "visual_dependency", "formatting")
 
 
@@ -33,17 +21,6 @@ class Rows(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> "Conversation": ...
-
-
-class RowError(SaccadeError):
-    """A row that is skipped. `cause`: a key of BAD or LEFT_OUT."""
-
-    def __init__(self, cause: str, message: str):
-        super().__init__(message)
-        self.cause = cause
-
-    def __reduce__(self):
-        return type(self), (self.cause, str(self))
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,17 +180,3 @@ def picture(value, folder: Path | None):
     if not isinstance(value, str):
         raise RowError("image", f"an image is a {type(value).__name__}; give bytes, or a path as text")
     return inside(value, folder)
-
-
-def inside(name: str, folder: Path | None) -> Path:
-    """A path relative to the folder. Raises: RowError: there is no folder, or the path leaves it."""
-    shown = printable(name)
-    if folder is None:
-        raise RowError("image", f"{shown} is a path, but no folder of images is given; give `images`")
-    try:
-        path = (folder / name).resolve()
-    except (OSError, ValueError) as error:  # a NUL, or links in a circle
-        raise RowError("image", f"{shown} is no path: {error}") from None
-    if Path(name).is_absolute() or not path.is_relative_to(folder.resolve()):
-        raise RowError("image", f"{shown} leads out of {folder}")
-    return path

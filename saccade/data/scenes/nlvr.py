@@ -6,7 +6,6 @@ Positions in the files count from the upper left corner of a panel; a `Scene` ha
 import gzip
 import itertools
 import json
-import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -38,13 +37,12 @@ _BOX_COLORS = ("black", "blue", "yellow")
 
 @dataclass(frozen=True, slots=True)
 class NlvrRecord:
-    """One published example. `images` holds PNG bytes, one for each permutation; empty if not asked for."""
+    """A sentence, and a scene that it is true or false of."""
 
     id: str
     sentence: str
     label: bool
     scene: Scene
-    images: tuple[bytes, ...] = ()
 
 
 def scene_from_structured(structured_rep: list) -> Scene:
@@ -126,48 +124,23 @@ def permute_groups(scene: Scene, order: tuple[int, int, int]) -> Scene:
     return replace(scene, objects=tuple(objects))
 
 
-def read_dev(folder: str | Path, images: bool = False) -> Iterator[NlvrRecord]:
-    """Read the development split, `dev.jsonl` (and `dev_images.zip`) of a folder.
-
-    Raises: SaccadeError: a file is missing, or a row is broken (names file and line).
-    """
-    folder = Path(folder)
-    archive = _archive(_existing(folder / "dev_images.zip")) if images else None
-    try:
-        for where, row in _rows(_existing(folder / "dev.jsonl")):
-            yield _record(where, row, scene_from_structured, "structured_rep", archive)
-    finally:
-        if archive is not None:
-            archive.close()
-
-
 def read_train(folder: str | Path) -> Iterator[NlvrRecord]:
     """Read the labelled training scenes, `train_scenes.jsonl.gz` of a folder.
 
+    The development split, which has pictures, is read by `saccade.data.readers.open_rows("nlvr", ...)`.
     Raises: SaccadeError: the file is missing, or a row is broken (names file and line).
     """
-    for where, row in _rows(_existing(Path(folder) / "train_scenes.jsonl.gz")):
-        yield _record(where, row, scene_from_boxes, "boxes", None)
-
-
-def _existing(path):
+    path = Path(folder) / "train_scenes.jsonl.gz"
     if not path.is_file():
         raise SaccadeError(f"{path}: no such file; point to the folder of the NLVR data")
-    return path
-
-
-def _archive(path):
-    try:
-        return zipfile.ZipFile(path)
-    except zipfile.BadZipFile as error:
-        raise SaccadeError(f"{path}: {error}; download it again") from error
+    for where, row in _rows(path):
+        yield _record(where, row)
 
 
 def _rows(path):
-    opener = gzip.open if path.suffix == ".gz" else open
     number = 0
     try:
-        with opener(path, "rt", encoding="utf-8") as lines:
+        with gzip.open(path, "rt", encoding="utf-8") as lines:
             for number, line in enumerate(lines, 1):
                 if line.strip():
                     yield f"{path}, line {number}", json.loads(line)
@@ -175,15 +148,14 @@ def _rows(path):
         raise SaccadeError(f"{path}, line {number}: cannot be read: {error}") from error
 
 
-def _record(where, row, build, field, archive):
+def _record(where, row):
     try:
         if not isinstance(row["sentence"], str) or not isinstance(row["label"], bool):
             raise SaccadeError('"sentence" must be text and "label" true or false')
-        pictures = tuple(archive.read(name) for name in row["images"]) if archive else ()
-        return NlvrRecord(str(row["id"]), row["sentence"], row["label"], build(row[field]), pictures)
+        return NlvrRecord(str(row["id"]), row["sentence"], row["label"], scene_from_boxes(row["boxes"]))
     except SaccadeError as error:
         raise SaccadeError(f"{where}: {error}") from error
-    except (KeyError, TypeError, zipfile.BadZipFile) as error:
+    except (KeyError, TypeError) as error:
         raise SaccadeError(f"{where}: missing or broken field: {error}") from error
 
 
