@@ -1,4 +1,4 @@
-"""CIDEr and CIDEr-D: n-grams of captions, weighted by how rare they are among the captions of other images."""
+"""CIDEr and CIDEr-D: n-grams of captions, weighted by how rare they are among those of other images."""
 
 import math
 from collections import Counter
@@ -96,15 +96,15 @@ def cider_d(
     references: Sequence[Sequence[Tokens]],
     frequencies: DocumentFrequencies | None = None,
 ) -> Scores:
-    """CIDEr-D, in [0, 10], what coco-caption and leaderboards print as "CIDEr" (often times 100); mean over N.
+    """CIDEr-D, in [0, 10]: what coco-caption and leaderboards call "CIDEr" (often times 100); mean over N.
 
     Cosine of tf-idf vectors of 1- to 4-grams, averaged over orders and references, clipped to the reference's
     weights, with a Gaussian penalty (sigma 6) on the difference of lengths, times 10.
 
     Args:
         predictions: N lists of tokens.  references: N lists of one or more lists of tokens.
-        frequencies: of another corpus; None = of these references. Then scores depend on all N images, and of one
-            image alone, or of images with the same references, they are 0.
+        frequencies: of another corpus; None = of these references. Then scores depend on all N images, and
+            of one image alone, or of images with the same references, they are 0.
     Raises: ValueError: see check_pairs.
     Source: Vedantam et al. 2015, arXiv:1411.5726, as coco-caption computes it (no stemming).
     """
@@ -116,7 +116,7 @@ def cider(
     references: Sequence[Sequence[Tokens]],
     frequencies: DocumentFrequencies | None = None,
 ) -> Scores:
-    """CIDEr, in [0, 10]: as cider_d, without clipping and length penalty. The paper also stems all words first.
+    """CIDEr, in [0, 10]: as cider_d, without clipping and length penalty. The paper also stems all words.
 
     Source: Vedantam et al. 2015, arXiv:1411.5726, equations 1 to 3.
     """

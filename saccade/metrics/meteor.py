@@ -1,7 +1,8 @@
 """METEOR 1.5 for English with two of its four kinds of matches, exact and stem: no Java, no data.
 
-Synonyms (WordNet) and paraphrases (a table of 60 MB) are left out, so scores are lower than METEOR's. They equal those
-of `java -jar meteor-1.5.jar ... -l en -m "exact stem"`. Report them as "METEOR (exact, stem)", never as METEOR.
+Synonyms (WordNet) and paraphrases (a table of 60 MB) are left out, so scores are lower than METEOR's. They
+equal those of `java -jar meteor-1.5.jar ... -l en -m "exact stem"`. Report them as "METEOR (exact, stem)",
+never as METEOR.
 
 Source: Denkowski and Lavie 2014; parameters of the ranking task, which are its default for English.
 """
@@ -20,12 +21,13 @@ _MODULE_WEIGHTS = np.array([1.0, 0.6])  # exact, stem
 _KIND_WEIGHTS = np.array([DELTA, 1 - DELTA])  # content words, function words
 _BEAM = 40
 
-# Words of a relative frequency above 0.001 in English news: the rule, and by it the list, of Denkowski and Lavie 2011.
+# Words of a relative frequency above 0.001 in English news: the rule, and by it the list, of Denkowski and
+# Lavie 2011.
 FUNCTION_WORDS = frozenset(
-    """the of to and a in that for is on 's it with was as said at he by be from have has are his but an this not i
-    will they who their had we which were been more or s its would about new one after you also up when there than
-    all out her people she year two can if last first over other into some what so no time years could 't -rrb- -lrb-
-    , . " ’ ) ( : $ “ ” -- — - ? '""".split()
+    """the of to and a in that for is on 's it with was as said at he by be from have has are his but an this
+    not i will they who their had we which were been more or s its would about new one after you also up when there
+    than all out her people she year two can if last first over other into some what so no time years could
+    't -rrb- -lrb- , . " ’ ) ( : $ “ ” -- — - ? '""".split()
 )
 
 
@@ -38,10 +40,10 @@ class _Counts(NamedTuple):
 
 
 def meteor_exact_stem(predictions: Sequence[Tokens], references: Sequence[Sequence[Tokens]]) -> Scores:
-    """METEOR 1.5 with exact and stem matches, in [0, 1]. Tokens are compared as they are: lower-case them first.
+    """METEOR 1.5 with exact and stem matches, in [0, 1]. Tokens are compared as they are, case included.
 
-    Of several references the best counts. The corpus score is computed from the summed counts of all pairs, so
-    it is not the mean of `each`.
+    Of several references the best counts. The corpus score is computed from the summed counts of all pairs,
+    so it is not the mean of `each`.
 
     Args:
         predictions: N lists of tokens.  references: N lists of one or more lists of tokens.
@@ -91,7 +93,7 @@ class _Path(NamedTuple):
 
     def cost(self) -> tuple[int, int, int]:
         """What is less is better."""
-        return self[:3]
+        return self.lost, self.closed, self.distance
 
     def farther(self, distance: int) -> "_Path":
         return self._replace(distance=self.distance + distance)
@@ -105,12 +107,13 @@ class _Path(NamedTuple):
 
 
 def align(prediction: Tokens, reference: Tokens) -> list[tuple[int, int]]:
-    """Pairs of positions (in the prediction, in the reference) of words matched one to one, by the reference's order.
+    """Pairs (place in the prediction, place in the reference) of matched words, in the reference's order.
 
-    Most exact matches, then fewest chunks (runs adjacent in both), then the least distance, by a beam search of 40
-    paths. Words that could match one another and nothing else are matched in any case. METEOR's program differs
-    from the paper, and this follows the program: stem matches do not count as matches in the search (weights are
-    truncated to integers), and the distance |i - j| of an ambiguous match is charged to the alternatives after it.
+    Most exact matches, then fewest chunks (runs adjacent in both), then the least distance, by a beam search
+    of 40 paths. Words that could match one another and nothing else are matched in any case. METEOR's
+    program differs from the paper, and this follows the program: stem matches do not count as matches in the
+    search (weights are truncated to integers), and the distance |i - j| of an ambiguous match is charged to
+    the alternatives after it.
     """
     choices = _choices(prediction, reference)
     claims = Counter(i for row in choices for i in row)
@@ -133,7 +136,7 @@ def align(prediction: Tokens, reference: Tokens) -> list[tuple[int, int]]:
 
 
 def _choices(prediction: Tokens, reference: Tokens) -> list[list[int]]:
-    """For each word of the reference the positions of words with the same stem, those of the same word first."""
+    """For each word of the reference the places of words with its stem, those of the same word first."""
     places: dict[str, list[int]] = {}
     for i, token in enumerate(prediction):
         places.setdefault(stem(token), []).append(i)

@@ -1,7 +1,7 @@
 """The English Snowball stemmer ("Porter2") in the version of 2010, which METEOR 1.5 uses.
 
-Written from the algorithm's published description, https://snowballstem.org/algorithms/english/stemmer.html; later
-versions of it changed the stems of some words (organ/organic, evening, university, -ologist).
+Written from the algorithm's published description, https://snowballstem.org/algorithms/english/stemmer.html;
+later versions of it changed the stems of some words (organ/organic, evening, university, -ologist).
 """
 
 import re
@@ -133,7 +133,7 @@ def _without_tense(word: str, first: int) -> str:
 
 
 def _replaced(word: str, table: dict[str, str], region: int, own_region: dict[str, int] | None = None) -> str:
-    """Steps 2 to 4: the longest suffix of the table goes, if it lies in the region and follows a right letter."""
+    """Steps 2 to 4: the longest suffix of the table goes if it lies in the region and the letter before fits."""
     suffix = _longest(word, table)
     if suffix is None:
         return word

@@ -11,7 +11,8 @@ import numpy as np
 
 Tokens = Sequence[str]
 
-# coco-caption's guards: they keep a score of no matches finite, and make sentence scores comparable with its own.
+# coco-caption's guards: they keep a score of no matches finite, and make sentence scores comparable with its
+# own.
 _TINY, _SMALL = 1e-15, 1e-9
 _ROUGE_BETA = 1.2
 
@@ -43,15 +44,15 @@ def ngrams(tokens: Tokens, order: int) -> Counter[tuple[str, ...]]:
 
 
 def bleu(predictions: Sequence[Tokens], references: Sequence[Sequence[Tokens]], orders: int = 4) -> Scores:
-    """BLEU-1 to BLEU-`orders`, in [0, 1]: geometric mean of clipped n-gram precisions times the brevity penalty.
+    """BLEU-1 to -`orders`, in [0, 1]: geometric mean of clipped n-gram precisions times the brevity penalty.
 
-    The corpus score pools all counts first, so it is not the mean of `each`. Of several references the one nearest
-    in length counts for the penalty, the shorter of two equally near.
+    The corpus score pools all counts first, so it is not the mean of `each`. Of several references the one
+    nearest in length counts for the penalty, the shorter of two equally near.
 
     Args:
         predictions: N lists of tokens.  references: N lists of one or more lists of tokens.
-    Returns: Scores: corpus float64 (orders,), each float64 (N, orders). A text without any match of an order has a
-        score of about 1e-4 there instead of 0, as in the source.
+    Returns: Scores: corpus float64 (orders,), each float64 (N, orders). A text without any match of an order
+        has a score of about 1e-4 there instead of 0, as in the source.
     Raises: ValueError: see check_pairs.
     Source: Papineni et al. 2002, as coco-caption computes it (`closest`).
     """
@@ -80,10 +81,10 @@ def _bleu(matches: np.ndarray, guesses: np.ndarray, lengths: np.ndarray) -> np.n
 
 
 def rouge_l(predictions: Sequence[Tokens], references: Sequence[Sequence[Tokens]]) -> Scores:
-    """ROUGE-L, in [0, 1]: F-measure (beta 1.2) of the longest common subsequence; the corpus score is the mean.
+    """ROUGE-L, in [0, 1]: F-measure (beta 1.2) of the longest common subsequence; the corpus has the mean.
 
-    With several references the best precision and the best recall count, also if of different ones. A text without
-    tokens scores 0 (in the source it matches an empty reference).
+    With several references the best precision and the best recall count, also if of different ones. A text
+    without tokens scores 0 (in the source it matches an empty reference).
 
     Args:
         predictions: N lists of tokens.  references: N lists of one or more lists of tokens.
