@@ -24,10 +24,10 @@ _BEAM = 40
 # Words of a relative frequency above 0.001 in English news: the rule, and by it the list, of Denkowski and
 # Lavie 2011.
 FUNCTION_WORDS = frozenset(
-    """the of to and a in that for is on 's it with was as said at he by be from have has are his but an this
-    not i will they who their had we which were been more or s its would about new one after you also up when there
-    than all out her people she year two can if last first over other into some what so no time years could
-    't -rrb- -lrb- , . " ’ ) ( : $ “ ” -- — - ? '""".split()
+    """the of to and a in that for is on 's it with was as said at he by be from have has are his but an
+    this not i will they who their had we which were been more or s its would about new one after
+    you also up when there than all out her people she year two can if last first over other into
+    some what so no time years could 't -rrb- -lrb- , . " ’ ) ( : $ “ ” -- — - ? '""".split()
 )
 
 

@@ -39,7 +39,7 @@ def grounding_accuracy(predicted, truth, threshold: float = MIN_IOU) -> float:
 
 
 def interpolated_precision(hits, positives: int, points: int = 101) -> float:
-    """Average precision, in [0, 1]: mean over `points` recalls from 0 to 1 of the best precision from there on.
+    """AP, in [0, 1]: mean over `points` recalls from 0 to 1 of the best precision there or later.
 
     Args:
         hits: bool (N,), for each detection, surest first, whether it is a true positive.

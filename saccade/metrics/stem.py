@@ -133,7 +133,7 @@ def _without_tense(word: str, first: int) -> str:
 
 
 def _replaced(word: str, table: dict[str, str], region: int, own_region: dict[str, int] | None = None) -> str:
-    """Steps 2 to 4: the longest suffix of the table goes if it lies in the region and the letter before fits."""
+    """Steps 2 to 4: the longest suffix of the table goes if region and letter before it fit."""
     suffix = _longest(word, table)
     if suffix is None:
         return word

@@ -61,7 +61,7 @@ def normalize_answer(text: str) -> str:
 
 
 def vqa_accuracy(prediction: str, answers: Sequence[str]) -> float:
-    """Accuracy of one answer, in [0, 1]: mean of min(matches / 3, 1) over the ways to leave one annotator out.
+    """Accuracy of one answer, in [0, 1]: mean of min(matches / 3, 1) over ways to leave one annotator out.
 
     The prediction is always normalised. Annotators' answers lose their punctuation if they are not all
     equal, and stay as they are otherwise: they are expected in the form in which the data set publishes them.
