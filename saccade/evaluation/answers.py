@@ -16,9 +16,8 @@ from saccade.metrics.reasoning import (
     halting_steps,
     spearman,
 )
-from saccade.metrics.region import iou
+from saccade.metrics.region import MIN_IOU, iou
 
-MIN_IOU = 0.5
 THRESHOLDS = (-3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0)
 
 

@@ -27,3 +27,32 @@ def rank_scores(ranks: np.ndarray, at: tuple[int, ...] = (1, 5, 10)) -> dict[str
 def top_candidates(scores: np.ndarray, count: int) -> np.ndarray:
     """int (N, count): the columns of the highest scores of each row, best first; ties by column."""
     return np.argsort(-scores, axis=1, kind="stable")[:, :count]
+
+
+def caption_ranks(similarity: np.ndarray, image_of) -> tuple[np.ndarray, np.ndarray]:
+    """Ranks where images have several captions (COCO, Flickr30k): image to text, and text to image.
+
+    An image's rank is that of the best of its captions, its other captions not counted; ties count as ahead.
+
+    Args:
+        similarity: float (N images, M captions), higher is better. NaN counts as better.
+        image_of: int (M,), the image that each caption describes; every image has at least one.
+    Returns: int (N,) and int (M,), ranks from 1.
+    Raises: ValueError: shapes do not fit (states both), or an image has no caption (states the first).
+    Source: Karpathy and Fei-Fei 2015, arXiv:1412.2306.
+    """
+    similarity, image_of = np.asarray(similarity, np.float64), np.asarray(image_of)
+    images, captions = similarity.shape
+    if image_of.shape != (captions,):
+        raise ValueError(
+            f"similarity is {similarity.shape}, image_of {image_of.shape}: give one image a caption"
+        )
+    own = image_of[None] == np.arange(images)[:, None]
+    if not own.any(1).all():
+        raise ValueError(f"image {int(np.argmin(own.any(1)))} of {images} has no caption: leave it out")
+    # NaN is not below anything, and a true pair without a number has nothing behind it.
+    best = np.where(own & ~np.isnan(similarity), similarity, -np.inf).max(1, keepdims=True)
+    to_text = 1 + (~own & ~(similarity < best)).sum(1)
+    truth = similarity[image_of, np.arange(captions)]
+    to_image = 1 + (~own & ~(similarity < truth)).sum(0)
+    return to_text, to_image

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from saccade.metrics.retrieval import rank_scores, top_candidates, true_ranks
+from saccade.metrics.retrieval import caption_ranks, rank_scores, top_candidates, true_ranks
 
 SCORES = np.array([[9.0, 1.0, 2.0], [5.0, 5.0, 1.0], [3.0, 2.0, 1.0]])
 
@@ -49,3 +49,48 @@ def test_perfect_and_random():
     assert rank_scores(true_ranks(perfect))["r@1"] == 1
     noise = np.random.default_rng(0).normal(size=(400, 400))
     assert rank_scores(true_ranks(noise))["mean_rank"] == pytest.approx(200.5, abs=20)
+
+
+def test_caption_ranks_by_hand():
+    # Captions 0 and 1 describe image 0, caption 2 image 1.
+    similarity = np.array([[0.2, 0.9, 0.9], [0.3, 0.1, 0.8]])
+    to_text, to_image = caption_ranks(similarity, [0, 0, 1])
+    # Image 0: its best has .9, and so has a stranger. Its other caption is not in its way.
+    assert to_text.tolist() == [2, 1]
+    assert to_image.tolist() == [2, 1, 2]
+    assert caption_ranks(np.full((2, 3), np.nan), [0, 0, 1])[0].tolist() == [2, 3]
+
+
+@settings(deadline=None)
+@given(st.integers(2, 8), st.integers(0, 10**6))
+def test_one_caption_an_image_is_plain_retrieval(size, seed):
+    rng = np.random.default_rng(seed)
+    scores = rng.integers(0, 4, (size, size)).astype(float)
+    to_text, to_image = caption_ranks(scores, np.arange(size))
+    assert (to_text == true_ranks(scores)).all()
+    assert (to_image == true_ranks(scores.T)).all()
+    order = rng.permutation(size)  # captions in another order
+    assert (caption_ranks(scores[:, order], order)[0] == to_text).all()
+
+
+def test_one_more_caption_of_an_image_never_worsens_its_rank():
+    rng = np.random.default_rng(1)
+    scores, image_of = rng.random((20, 30)), np.arange(30) % 20
+    for image in range(20):
+        column = rng.random((20, 1))
+        before = caption_ranks(scores, image_of)[0]
+        after = caption_ranks(np.concatenate([scores, column], axis=1), [*image_of, image])[0]
+        assert after[image] <= before[image]
+        others = np.arange(20) != image
+        assert ((after - before)[others] == (column[others, 0] > _best(scores, image_of)[others])).all()
+
+
+def _best(scores, image_of):
+    return np.array([row[image_of == image].max() for image, row in enumerate(scores)])
+
+
+def test_caption_rank_errors():
+    with pytest.raises(ValueError, match="image 1 of 2 has no caption"):
+        caption_ranks(np.zeros((2, 2)), [0, 0])
+    with pytest.raises(ValueError, match=r"\(2, 2\), image_of \(1,\)"):
+        caption_ranks(np.zeros((2, 2)), [0])
