@@ -20,7 +20,7 @@ METRICS = {"cider_d": cider_d, "bleu": bleu, "rouge_l": rouge_l, "meteor_exact_s
 
 
 def captions(images: int, references: int, words: int = 9000) -> list[list[str]]:
-    """For each image 1 + references captions; they share the words of the image, and 3 of 10 words are other ones."""
+    """For each image 1 + references captions that share its words, 3 of 10 words being other ones."""
     rng = np.random.default_rng(0)
     share = 1 / np.arange(1, words + 1)
     cumulated = np.cumsum(share / share.sum())
