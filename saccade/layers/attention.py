@@ -6,7 +6,7 @@ import warnings
 import keras
 from keras import ops
 
-from saccade.layers.normalization import rms
+from saccade.layers.normalization import rms, softmax
 from saccade.layers.rotary import rotary_at, rotary_table, rotate
 
 
@@ -182,8 +182,8 @@ def _attend_with_scores(queries, keys, values, mask):
 def masked_softmax(logits, mask=None):
     """Softmax over the last axis of what `mask` (bool, broadcastable; None = all) keeps; zeros if nothing."""
     if mask is None:
-        return ops.softmax(logits, axis=-1)
-    scores = ops.softmax(ops.where(mask, logits, -1e30), axis=-1)
+        return softmax(logits)
+    scores = softmax(ops.where(mask, logits, -1e30))
     return ops.where(ops.any(mask, axis=-1, keepdims=True), scores, 0.0)
 
 

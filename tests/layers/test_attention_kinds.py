@@ -131,6 +131,14 @@ def check(kind, layer, x, memory=None, mask=None, reference_mask=None, **call):
     assert said.dtype == np.float32
 
 
+@pytest.mark.parametrize("kind", [k for k in ATTENTION_KINDS if k != "differential"])
+def test_one_key_is_all_there_is_to_read(kind):
+    layer, x = built(kind), normal(B, 1, D)
+    result, scores = layer(x, return_scores=True, attention_mask=np.array([[[True]], [[False]]]))
+    np.testing.assert_allclose(to_numpy(scores)[:, 0, 0, 0], [1, 0], atol=1e-6)
+    assert not to_numpy(result)[1].any()
+
+
 def test_the_five_kinds():
     assert ATTENTION_KINDS == ("multi_head", "grouped", "differential", "local_sparse", "linear")
     assert set(HEAD) == set(ATTENTION_KINDS)
