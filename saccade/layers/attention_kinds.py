@@ -239,7 +239,7 @@ def make_attention(kind: str, dim: int, num_heads: int, **options) -> Attention:
         dim, num_heads: of Attention.
         options: of the kind: those of Attention, and num_kv_heads (all), layer_index (differential), window
             and num_global (local_sparse).
-    Returns: the layer, not built.
+    Returns: the layer, not built: call its `build`, with memory_dim where a memory has another width.
     Raises: ValueError: no such kind (names them).
     """
     if kind not in _KINDS:
