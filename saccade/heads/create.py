@@ -1,0 +1,24 @@
+"""From a configuration, or a folder, to a head."""
+
+from pathlib import Path
+
+from saccade.errors import SaccadeError
+from saccade.heads.task import TaskHead, VLMTaskConfig, VLMTaskType
+from saccade.heads.vqa import VQAHead
+from saccade.model import CONFIG, read_config
+
+HEADS: dict[VLMTaskType, type[TaskHead]] = {VLMTaskType.VQA: VQAHead}
+
+
+def create_vlm_head(config: VLMTaskConfig, **kwargs) -> TaskHead:
+    """The head of a configuration, built, with random weights. Args: kwargs: `dtype`, `name`."""
+    return HEADS[config.task](config, **kwargs)
+
+
+def load_vlm_head(folder, dtype: str = "float32") -> TaskHead:
+    """A head that `save` wrote. Raises: SaccadeError: unreadable, altered, or not a head."""
+    name = read_config(folder).get("model")
+    by_name = {head.__name__: head for head in HEADS.values()}
+    if name not in by_name:
+        raise SaccadeError(f"{Path(folder) / CONFIG} describes a {name!r}; heads are {', '.join(by_name)}")
+    return by_name[name].load(folder, dtype)

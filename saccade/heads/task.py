@@ -1,0 +1,146 @@
+"""The one contract of the task heads: features and masks of any encoder in, a dict of tensors out."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+import keras
+
+from saccade import backend
+from saccade.errors import SaccadeError
+from saccade.fusion.multimodal import STRATEGIES, MultiModalFusion
+from saccade.layers.pooling import AttentionPooling
+from saccade.model import Model
+
+
+class VLMTaskType(StrEnum):
+    """The tasks that have a head."""
+
+    VQA = "vqa"
+    GROUNDING = "grounding"
+    MATCHING = "matching"
+
+
+# What a task needs beside the widths.
+_NEEDS = {
+    VLMTaskType.VQA: ("num_answers",),
+    VLMTaskType.GROUNDING: ("grid",),
+    VLMTaskType.MATCHING: ("embedding_dim",),
+}
+
+
+@dataclass(frozen=True)
+class VLMTaskConfig:
+    """One head.
+
+    Args:
+        task: a VLMTaskType or its value.
+        vision_dim, text_dim: C and D, widths of the features.
+        dim: width inside.  num_heads: of every attention and pooling; must divide dim.
+        fusion: of saccade.fusion.multimodal.STRATEGIES.
+        num_answers: K of vqa.  grid: (rows, columns) of grounding's patches.  embedding_dim: E of matching.
+    Raises: SaccadeError: no such task or fusion, a size below 1, something the task needs is not given.
+    """
+
+    task: VLMTaskType
+    vision_dim: int
+    text_dim: int
+    dim: int = 256
+    num_heads: int = 4
+    fusion: str = "attention"
+    num_answers: int | None = None
+    grid: tuple[int, int] | None = None
+    embedding_dim: int | None = None
+
+    def __post_init__(self):
+        names = [task.value for task in VLMTaskType]
+        if self.task not in names:
+            raise SaccadeError(f"no task {self.task!r}; choose one of {', '.join(names)}")
+        object.__setattr__(self, "task", VLMTaskType(self.task))
+        if self.fusion not in STRATEGIES:
+            raise SaccadeError(f"no fusion {self.fusion!r}; choose one of {', '.join(STRATEGIES)}")
+        for name in ("vision_dim", "text_dim", "dim", "num_heads", *_NEEDS[self.task]):
+            value = getattr(self, name)
+            if value is None or min(value if name == "grid" else (value,)) < 1:
+                raise SaccadeError(f"{name} of {self.task.value} is {value}; give at least 1")
+        if self.dim % self.num_heads:
+            raise SaccadeError(f"num_heads={self.num_heads} does not divide dim={self.dim}; choose a divisor")
+
+    @classmethod
+    def from_json(cls, record: dict) -> "VLMTaskConfig":
+        grid = record.get("grid")
+        return cls(**{**record, "grid": None if grid is None else tuple(grid)})
+
+
+class TaskHead(Model):
+    """Checks the features of a batch. Subclasses make their layers before they call `self.build()`.
+
+    Call: batch: dict of `vision_features` float (B, N, C) or (B, C); `text_features` float (B, T, D) or
+        (B, D); `vision_mask` bool (B, N) and `text_mask` bool (B, T), True = keep, may be left out = all.
+    Returns: dict of tensors; `decode` of the head turns them into answers.
+    Raises: SaccadeError: features missing, of another rank, width or number of rows; a mask of another shape.
+    """
+
+    Config = VLMTaskConfig
+
+    def __call__(self, batch, *args, **kwargs):
+        # Before Keras, which would wrap the one line in a page.
+        check_features(batch, self.config)
+        return super().__call__(batch, *args, **kwargs)
+
+    def compile_once(self) -> None:
+        """Build every layer; where it helps, their random values are drawn by one program."""
+        with backend.compiled_once():
+            self.build()
+
+
+class FusedPool(keras.layers.Layer):
+    """Fuse image and text, then pool what is kept into one vector.
+
+    Args: config: of the head.
+    Call: batch: as of TaskHead.
+    Returns: float (B, dim); a row without anything to read gives zeros, or what the queries of the
+        fusion say of nothing.
+    """
+
+    def __init__(self, config: VLMTaskConfig, **kwargs):
+        super().__init__(**kwargs)
+        c, policy = config, self.dtype_policy
+        self.fusion = MultiModalFusion(
+            c.fusion, c.dim, c.vision_dim, c.text_dim, c.num_heads, dtype=policy, name="fusion"
+        )
+        self.pool = AttentionPooling(c.dim, c.num_heads, dtype=policy, name="pool")
+
+    def build(self, input_shape=None):
+        self.fusion.build()
+        self.pool.build()
+
+    def call(self, batch):
+        fused, mask = self.fusion(
+            batch["vision_features"],
+            batch["text_features"],
+            vision_mask=batch.get("vision_mask"),
+            text_mask=batch.get("text_mask"),
+        )
+        return self.pool(fused, mask)
+
+
+def check_features(batch: dict, config: VLMTaskConfig) -> None:
+    """Raise SaccadeError, one line, unless the features fit the configuration and their masks."""
+    rows = {}
+    for side, width in (("vision", config.vision_dim), ("text", config.text_dim)):
+        name = f"{side}_features"
+        if name not in batch:
+            raise SaccadeError(f"the batch has no {name!r}; it has {', '.join(sorted(batch))}")
+        shape = tuple(batch[name].shape)
+        if len(shape) not in (2, 3):
+            raise SaccadeError(f"{name} are {shape}; give (rows, tokens, width) or (rows, width)")
+        if shape[-1] != width:
+            raise SaccadeError(f"{name} are {shape[-1]} wide, the head reads {width}; set {side}_dim")
+        rows[name] = shape[0]
+        mask = batch.get(f"{side}_mask")
+        expected = shape[:2] if len(shape) == 3 else (shape[0], 1)
+        if mask is not None and tuple(mask.shape) != expected:
+            found = tuple(mask.shape)
+            raise SaccadeError(f"{side}_mask is {found}, {name} need {expected}; one value a token")
+    if len(set(rows.values())) > 1:
+        raise SaccadeError(f"the features are of different numbers of rows, {rows}; pair them one to one")

@@ -1,0 +1,151 @@
+"""Task heads: the contract, learning through the Trainer, saving, bad input."""
+
+import keras
+import numpy as np
+import pytest
+import reference
+from reference import to_numpy
+
+from saccade import backend
+from saccade.errors import SaccadeError
+from saccade.heads.create import create_vlm_head, load_vlm_head
+from saccade.heads.task import VLMTaskConfig
+from saccade.heads.vqa import soft_targets
+from saccade.train.config import TrainConfig
+from saccade.train.stream import Stream
+from saccade.train.tasks import HeadLoss
+from saccade.train.trainer import Trainer
+
+B, N, C, T, D = 3, 6, 10, 5, 14
+CONFIGS = {"vqa": VLMTaskConfig("vqa", C, D, dim=12, num_heads=3, num_answers=7)}
+
+
+def features(rows=B, seed=0):
+    rng = np.random.default_rng(seed)
+    return {
+        "vision_features": rng.normal(size=(rows, N, C)).astype(np.float32),
+        "text_features": rng.normal(size=(rows, T, D)).astype(np.float32),
+        "vision_mask": np.arange(N) < np.array([N, 4, 2])[:rows, None],
+        "text_mask": np.arange(T) < np.array([2, T, 3])[:rows, None],
+    }
+
+
+def head_of(task, **kwargs):
+    return reference.randomize(create_vlm_head(CONFIGS[task], **kwargs))
+
+
+def numbers(outputs):
+    return {name: to_numpy(value) for name, value in outputs.items()}
+
+
+@pytest.mark.parametrize("task", CONFIGS)
+def test_what_is_padded_never_matters(task):
+    head, batch = head_of(task), features()
+    changed = {
+        **batch,
+        "vision_features": np.where(batch["vision_mask"][..., None], batch["vision_features"], 9),
+        "text_features": np.where(batch["text_mask"][..., None], batch["text_features"], -9),
+    }
+    other = numbers(head(changed))
+    for name, value in numbers(head(batch)).items():
+        np.testing.assert_allclose(other[name], value, atol=1e-5, err_msg=name)
+
+
+@pytest.mark.parametrize("task", CONFIGS)
+def test_a_row_of_padding_is_finite(task):
+    batch = features()
+    batch["vision_mask"][1] = batch["text_mask"][1] = False
+    for name, value in numbers(head_of(task)(batch)).items():
+        assert np.isfinite(value).all(), name
+
+
+@pytest.mark.parametrize("task", CONFIGS)
+def test_saved_and_loaded_it_is_the_same(task, tmp_path):
+    head = head_of(task)
+    head.save(tmp_path / "head")
+    again = numbers(load_vlm_head(tmp_path / "head")(features()))
+    for name, value in numbers(head(features())).items():
+        np.testing.assert_array_equal(again[name], value, err_msg=name)
+
+
+@pytest.mark.parametrize("task", CONFIGS)
+def test_mixed_bfloat16_gives_float32(task):
+    for name, value in head_of(task, dtype="mixed_bfloat16")(features()).items():
+        assert keras.backend.standardize_dtype(value.dtype) == "float32", name
+
+
+def test_vqa_shapes_pooled_features_and_decode():
+    head, batch = head_of("vqa"), features()
+    outputs = head(batch)
+    assert outputs["answer_logits"].shape == (B, 7)
+    assert outputs["answer_type_logits"].shape == (B, 3)
+    pooled = head(
+        {"vision_features": batch["vision_features"][:, 0], "text_features": batch["text_features"][:, 0]}
+    )
+    assert pooled["answer_logits"].shape == (B, 7)
+    best = to_numpy(outputs["answer_logits"]).argmax(-1).tolist()
+    assert head.decode(outputs) == best
+    assert head.decode(outputs, list("abcdefg")) == ["abcdefg"[k] for k in best]
+
+
+def test_an_answer_outside_the_set_counts_for_nothing():
+    targets = soft_targets([["red", "red", "pink"], ["pink"], ["blue"] * 5], ["red", "blue"])
+    np.testing.assert_allclose(targets, [[2 / 3, 0], [0, 0], [0, 1]], atol=1e-6)
+
+
+BAD = {
+    "no 'text_features'": lambda b: b.pop("text_features"),
+    "vision_mask is": lambda b: b.update(vision_mask=b["vision_mask"][:, :-1]),
+    "the head reads 14": lambda b: b.update(text_features=b["text_features"][..., :-1]),
+    "different numbers of rows": lambda b: b.update(text_features=b["text_features"][:2], text_mask=None),
+    "give \\(rows, tokens, width\\)": lambda b: b.update(vision_features=b["vision_features"][None]),
+}
+
+
+@pytest.mark.parametrize("message", BAD)
+def test_bad_features_are_named_in_one_line(message):
+    batch = features()
+    BAD[message](batch)
+    with pytest.raises(SaccadeError, match=message) as caught:
+        head_of("vqa")(batch)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"task": "poetry"}, "no task"),
+        ({"fusion": "glue"}, "no fusion"),
+        ({"num_answers": None}, "num_answers"),
+        ({"dim": 13}, "does not divide"),
+    ],
+)
+def test_bad_configurations(change, message):
+    good = {"task": "vqa", "vision_dim": C, "text_dim": D, "dim": 12, "num_heads": 3, "num_answers": 7}
+    with pytest.raises(SaccadeError, match=message):
+        VLMTaskConfig(**{**good, **change})
+
+
+def fit(task, rows, steps, **config):
+    head = create_vlm_head(CONFIGS[task])
+    collate = lambda items: {k: np.stack([item[k] for item in items]) for k in items[0]}  # noqa: E731
+    stream = Stream(rows, collate, HeadLoss(), 32)
+    Trainer(head, {task: stream}, TrainConfig(steps=steps, learning_rate=1e-2, **config)).fit()
+    return head, collate(rows)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "jax", reason="the Trainer runs on jax")
+def test_vqa_learns_which_token_the_question_asks_for():
+    rng = np.random.default_rng(0)
+    rows = []
+    for _ in range(256):
+        asked, values = rng.integers(2), rng.integers(2, size=2)
+        image = rng.normal(size=(2, C)).astype(np.float32) * 0.1
+        image[:, 0], image[:, 1] = 2 * values - 1, [-1, 1]
+        text = np.zeros((1, D), np.float32)
+        text[0, asked] = 1.0
+        target = np.eye(7, dtype=np.float32)[2 * asked + values[asked]]
+        rows.append({"vision_features": image, "text_features": text, "answer_targets": target})
+    head, batch = fit("vqa", rows, 150)
+    predicted = np.array(head.decode(backend.compiled(head, head)(batch)))
+    assert np.mean(predicted == batch["answer_targets"].argmax(-1)) >= 0.95
