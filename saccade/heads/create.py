@@ -3,11 +3,17 @@
 from pathlib import Path
 
 from saccade.errors import SaccadeError
+from saccade.heads.grounding import VisualGroundingHead
+from saccade.heads.matching import MatchingHead
 from saccade.heads.task import TaskHead, VLMTaskConfig, VLMTaskType
 from saccade.heads.vqa import VQAHead
 from saccade.model import CONFIG, read_config
 
-HEADS: dict[VLMTaskType, type[TaskHead]] = {VLMTaskType.VQA: VQAHead}
+HEADS: dict[VLMTaskType, type[TaskHead]] = {
+    VLMTaskType.VQA: VQAHead,
+    VLMTaskType.GROUNDING: VisualGroundingHead,
+    VLMTaskType.MATCHING: MatchingHead,
+}
 
 
 def create_vlm_head(config: VLMTaskConfig, **kwargs) -> TaskHead:

@@ -27,6 +27,9 @@ _NEEDS = {
     VLMTaskType.MATCHING: ("embedding_dim",),
 }
 
+_WITHOUT_PATCHES = ("concat", "q_former", "perceiver")  # their result tells no patch of the text
+_DUAL_HEADS = 8  # DualEncoderHead's pooling
+
 
 @dataclass(frozen=True)
 class VLMTaskConfig:
@@ -64,6 +67,11 @@ class VLMTaskConfig:
                 raise SaccadeError(f"{name} of {self.task.value} is {value}; give at least 1")
         if self.dim % self.num_heads:
             raise SaccadeError(f"num_heads={self.num_heads} does not divide dim={self.dim}; choose a divisor")
+        if self.task == VLMTaskType.GROUNDING and self.fusion in _WITHOUT_PATCHES:
+            fit = ", ".join(name for name in STRATEGIES if name not in _WITHOUT_PATCHES)
+            raise SaccadeError(f"fusion {self.fusion!r} tells no patch of the text; choose one of {fit}")
+        if self.task == VLMTaskType.MATCHING and self.dim % _DUAL_HEADS:
+            raise SaccadeError(f"dim of matching is {self.dim}; give a multiple of {_DUAL_HEADS}")
 
     @classmethod
     def from_json(cls, record: dict) -> "VLMTaskConfig":
@@ -84,8 +92,12 @@ class TaskHead(Model):
 
     def __call__(self, batch, *args, **kwargs):
         # Before Keras, which would wrap the one line in a page.
-        check_features(batch, self.config)
+        self.check(batch)
         return super().__call__(batch, *args, **kwargs)
+
+    def check(self, batch: dict) -> None:
+        """Raise SaccadeError, one line, unless this head can read the batch."""
+        check_features(batch, self.config)
 
     def compile_once(self) -> None:
         """Build every layer; where it helps, their random values are drawn by one program."""

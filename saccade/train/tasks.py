@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from keras import ops
 
 from saccade import losses
+from saccade.heads.region import best_box, containing_patch
 from saccade.heads.task import VLMTaskType
 
 
@@ -15,6 +16,8 @@ class HeadLoss:
     | task | labels in the batch | loss | metric |
     |---|---|---|---|
     | vqa | `answer_targets` (B, K), `answer_types` (B,) optional | sum of BCE + CE of type | `accuracy` |
+    | grounding | `box` (B, 4) xyxy, see check_boxes | CE of its centre's patch + L1 + GIoU | `iou` |
+    | matching | none: row i fits row i | InfoNCE + BCE of pair and hardest wrong text | `recall` |
 
     data: what the head reads, and the labels above.
     Source: vqa: Tips and Tricks for Visual Question Answering, section 3.5, arXiv:1708.02711.
@@ -24,11 +27,11 @@ class HeadLoss:
         return {}
 
     def __call__(self, model, carry, batch, seed):
-        loss, metrics = _LOSSES[model.config.task](model(batch), batch)
+        loss, metrics = _LOSSES[model.config.task](model, model(batch), batch)
         return ops.mean(loss), carry, metrics, loss.shape[0]
 
 
-def _vqa(outputs: dict, batch: dict):
+def _vqa(model, outputs: dict, batch: dict):
     logits, targets = outputs["answer_logits"], ops.cast(batch["answer_targets"], "float32")
     loss = ops.sum(losses.binary_cross_entropy(logits, targets), axis=-1)
     if "answer_types" in batch:
@@ -37,4 +40,26 @@ def _vqa(outputs: dict, batch: dict):
     return loss, {"accuracy": ops.mean(ops.take_along_axis(targets, best[:, None], axis=1))}
 
 
-_LOSSES = {VLMTaskType.VQA: _vqa}
+def _grounding(model, outputs: dict, batch: dict):
+    patch = containing_patch(batch["box"], model.config.grid)
+    proposed = ops.take_along_axis(outputs["boxes"], patch[:, None, None], axis=1)[:, 0]
+    loss = losses.cross_entropy(outputs["score_logits"], patch)
+    chosen, _ = best_box(outputs)
+    iou, _ = losses.box_iou(chosen, batch["box"])
+    return loss + losses.box_loss(proposed, batch["box"])[0], {"iou": ops.mean(iou)}
+
+
+def _matching(model, outputs: dict, batch: dict):
+    similarity = outputs["similarity"]
+    rows = similarity.shape[0]
+    own = ops.eye(rows, dtype="bool")
+    wrong = ops.argmax(ops.where(own, -1e9, similarity), axis=-1)
+    texts = {name: ops.take(batch[name], wrong, axis=0) for name in batch if name.startswith("text_")}
+    pairs = losses.binary_cross_entropy(outputs["match_logit"], ops.ones((rows,)))
+    others = losses.binary_cross_entropy(model.match({**batch, **texts}), ops.zeros((rows,)))
+    first = ops.equal(ops.argmax(similarity, axis=-1), ops.arange(rows))
+    recall = ops.mean(ops.cast(first, "float32"))
+    return losses.info_nce(similarity) + (pairs + others) / 2, {"recall": recall}
+
+
+_LOSSES = {VLMTaskType.VQA: _vqa, VLMTaskType.GROUNDING: _grounding, VLMTaskType.MATCHING: _matching}

@@ -9,6 +9,7 @@ from reference import to_numpy
 from saccade import backend
 from saccade.errors import SaccadeError
 from saccade.heads.create import create_vlm_head, load_vlm_head
+from saccade.heads.grounding import check_boxes
 from saccade.heads.task import VLMTaskConfig
 from saccade.heads.vqa import soft_targets
 from saccade.train.config import TrainConfig
@@ -17,7 +18,12 @@ from saccade.train.tasks import HeadLoss
 from saccade.train.trainer import Trainer
 
 B, N, C, T, D = 3, 6, 10, 5, 14
-CONFIGS = {"vqa": VLMTaskConfig("vqa", C, D, dim=12, num_heads=3, num_answers=7)}
+GRID = (2, 3)
+CONFIGS = {
+    "vqa": VLMTaskConfig("vqa", C, D, dim=12, num_heads=3, num_answers=7),
+    "grounding": VLMTaskConfig("grounding", C, D, dim=12, num_heads=3, grid=GRID),
+    "matching": VLMTaskConfig("matching", C, D, dim=24, num_heads=3, embedding_dim=18),
+}
 
 
 def features(rows=B, seed=0):
@@ -48,6 +54,10 @@ def test_what_is_padded_never_matters(task):
     }
     other = numbers(head(changed))
     for name, value in numbers(head(batch)).items():
+        if name == "boxes":  # a padded patch's box belongs to nothing
+            keep = batch["vision_mask"]
+            np.testing.assert_allclose(other[name][keep], value[keep], atol=1e-5)
+            continue
         np.testing.assert_allclose(other[name], value, atol=1e-5, err_msg=name)
 
 
@@ -149,3 +159,88 @@ def test_vqa_learns_which_token_the_question_asks_for():
     head, batch = fit("vqa", rows, 150)
     predicted = np.array(head.decode(backend.compiled(head, head)(batch)))
     assert np.mean(predicted == batch["answer_targets"].argmax(-1)) >= 0.95
+
+
+def test_grounding_decodes_the_most_confident_patch():
+    head, batch = head_of("grounding"), features()
+    batch["vision_mask"][1] = False
+    outputs = head(batch)
+    boxes, confidence = head.decode(outputs)
+    assert boxes.shape == (B, 4)
+    assert (boxes >= 0).all()
+    assert (boxes <= 1).all()
+    assert (boxes[:, :2] <= boxes[:, 2:]).all()
+    shares = to_numpy(outputs["confidence"])
+    np.testing.assert_allclose(shares.sum(-1), [1, 0, 1], atol=1e-5)
+    np.testing.assert_allclose(confidence, shares.max(-1))
+
+
+def test_grounding_wants_the_patches_of_its_grid():
+    batch = features()
+    with pytest.raises(SaccadeError, match="a grid of \\(2, 3\\) has 6 patches"):
+        head_of("grounding")(
+            {**batch, "vision_features": batch["vision_features"][:, 0], "vision_mask": None}
+        )
+
+
+@pytest.mark.parametrize("fusion", ["concat", "q_former", "perceiver"])
+def test_grounding_refuses_a_fusion_without_patches(fusion):
+    with pytest.raises(SaccadeError, match="tells no patch"):
+        VLMTaskConfig("grounding", C, D, grid=GRID, fusion=fusion)
+
+
+def test_matching_refuses_a_width_its_pooling_cannot_split():
+    with pytest.raises(SaccadeError, match="multiple of 8"):
+        VLMTaskConfig("matching", C, D, dim=12, num_heads=3, embedding_dim=5)
+
+
+@pytest.mark.parametrize(("box", "message"), [([0, 0, 12, 9], "not pixels"), ([0.5, 0, 0.2, 1], "no area")])
+def test_boxes_are_checked(box, message):
+    with pytest.raises(SaccadeError, match=f"box 1 is .*{message}"):
+        check_boxes([[0, 0, 1, 1], box])
+
+
+def test_matching_shapes_and_order():
+    head = head_of("matching")
+    outputs = head(features())
+    assert outputs["similarity"].shape == (B, B)
+    assert outputs["match_logit"].shape == (B,)
+    np.testing.assert_allclose(np.linalg.norm(to_numpy(outputs["image_embeddings"]), axis=-1), 1, atol=1e-4)
+    order = head.decode(outputs)
+    falling = np.take_along_axis(to_numpy(outputs["similarity"]), order, axis=1)
+    assert (np.diff(falling) <= 0).all()
+
+
+@pytest.mark.skipif(keras.backend.backend() != "jax", reason="the Trainer runs on jax")
+def test_grounding_learns_to_find_the_named_patch():
+    rng = np.random.default_rng(0)
+    rows = []
+    for _ in range(256):
+        kinds, named = rng.permutation(N), rng.integers(N)
+        y, x = divmod(int(np.argmax(kinds == named)), GRID[1])
+        box = [x / GRID[1], y / GRID[0], (x + 1) / GRID[1], (y + 1) / GRID[0]]
+        text = np.eye(D, dtype=np.float32)[[named]]
+        image = np.eye(C, dtype=np.float32)[kinds]
+        rows.append({"vision_features": image, "text_features": text, "box": check_boxes(box)})
+    head, batch = fit("grounding", rows, 300)
+    boxes, _ = head.decode(backend.compiled(head, head)(batch))
+    low, high = np.maximum(boxes, batch["box"])[:, :2], np.minimum(boxes, batch["box"])[:, 2:]
+    overlap = np.prod(np.maximum(high - low, 0), -1)
+    union = np.prod(boxes[:, 2:] - boxes[:, :2], -1) + 1 / N - overlap
+    assert np.mean(overlap / union >= 0.5) >= 0.9
+
+
+@pytest.mark.skipif(keras.backend.backend() != "jax", reason="the Trainer runs on jax")
+def test_matching_learns_pairs():
+    rng = np.random.default_rng(0)
+    turn = rng.normal(size=(C, D)).astype(np.float32) / C**0.5
+    images = rng.normal(size=(256, 1, C)).astype(np.float32)
+    rows = [{"vision_features": image, "text_features": image @ turn} for image in images]
+    head, batch = fit("matching", rows, 200)
+    few = {name: value[:64] for name, value in batch.items()}
+    outputs = backend.compiled(head, head)(few)
+    assert np.mean(head.decode(outputs)[:, 0] == np.arange(64)) >= 0.9
+    swapped = {**few, "text_features": np.roll(few["text_features"], 1, axis=0)}
+    right = to_numpy(outputs["match_logit"]) > 0
+    wrong = to_numpy(backend.compiled(head, head)(swapped)["match_logit"]) < 0
+    assert (right.mean() + wrong.mean()) / 2 >= 0.7
