@@ -105,7 +105,7 @@ PRESETS = {
 class Layout:
     """Where each segment of [task | vision | text | fusion] stands; `grid`: (rows, columns) of vision.
 
-    `grids`: where the grids of a batch differ, ((rows of the batch, their grid), ...) in order; () = all alike.
+    `grids`: where those of one batch differ, ((rows of the batch, their grid), ...) in order; () = all alike.
     """
 
     grid: tuple[int, int]
