@@ -14,7 +14,7 @@ class FixedWeights(keras.layers.Layer):
     """
 
     def __init__(self, weights: dict, **kwargs):
-        super().__init__(**kwargs)
+        super().__init__(**_in_float32(kwargs))
         self.weights_of = dict(weights)
         self.tasks = tuple(self.weights_of)
 
@@ -35,7 +35,7 @@ class UncertaintyWeights(keras.layers.Layer):
     """
 
     def __init__(self, tasks, regression=(), **kwargs):
-        super().__init__(dtype="float32", **{k: v for k, v in kwargs.items() if k != "dtype"})
+        super().__init__(**_in_float32(kwargs))
         self.tasks, self.regression = tuple(tasks), tuple(regression)
         _check(self.regression, self.tasks)
         self.log_variance = self.add_weight(
@@ -64,7 +64,7 @@ class GradNorm(keras.layers.Layer):
     """
 
     def __init__(self, tasks, alpha: float = 1.5, learning_rate: float = 0.025, **kwargs):
-        super().__init__(dtype="float32", **{k: v for k, v in kwargs.items() if k != "dtype"})
+        super().__init__(**_in_float32(kwargs))
         self.tasks, self.alpha, self.learning_rate = tuple(tasks), alpha, learning_rate
         shape = (len(self.tasks),)
         self.task_weights = self.add_weight(shape, "ones", trainable=False, name="task_weights")
@@ -123,6 +123,11 @@ def grad_norm_step(
     moved = ops.maximum(weights - learning_rate * ops.sign(scaled - wanted) * norms, 1e-3)
     moved = moved * ops.sum(shares * weights) / ops.maximum(ops.sum(shares * moved), 1e-12)
     return ops.where(present, moved, weights)
+
+
+def _in_float32(kwargs):
+    """Whatever the policy: Keras would cast the losses to float16 on their way in."""
+    return {**kwargs, "dtype": "float32"}
 
 
 def _check(names, tasks):

@@ -72,7 +72,7 @@ def vqa_loss(answer_logits, targets, type_logits=None, types=None, type_weight: 
     Args:
         answer_logits: float (B, K).  targets: float (B, K) in [0, 1], min(people who said so / 3, 1).
         type_logits: float (B, 3).  types: int32 (B,).  type_weight: of the second term.
-        form: "binary", the sum over answers of BCE; "categorical", CE against targets that are made to sum to 1.
+        form: "binary", the sum over answers of BCE; "categorical", CE, targets made to sum to 1.
     Returns: float32 (B,); "categorical" without any target is 0.
     Raises: ValueError: another form; type_logits without types, or types without logits.
     Source: Tips and Tricks for Visual Question Answering, section 3.5, arXiv:1708.02711.
