@@ -36,7 +36,7 @@ def test_each_is_made_again_from_its_config_and_refuses_unknown_tasks(layer):
     again = type(layer).from_config(layer.get_config())
     assert float(again(scalars(vqa=2.0))) == float(layer(scalars(vqa=2.0)))
     assert float(layer({})) == 0.0
-    with pytest.raises(ValueError, match="talk.*no weight"):
+    with pytest.raises(ValueError, match=r"talk.*no weight"):
         layer(scalars(talk=1.0))
 
 
