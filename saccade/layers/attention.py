@@ -1,9 +1,12 @@
 """The one attention: self or cross, masked, cached, with scores on request."""
 
+import logging
+import warnings
+
 import keras
 from keras import ops
 
-from saccade.layers.normalization import rms
+from saccade.layers.normalization import rms, softmax
 from saccade.layers.rotary import rotary_at, rotary_table, rotate
 
 
@@ -11,7 +14,8 @@ class Attention(keras.layers.Layer):
     """Multi-head scaled dot-product attention.
 
     softmax(Q K^T / sqrt(E)) V per head, scores in float32. A query whose mask allows no key reads
-    zeros, so an all-padding segment adds nothing, whatever its length.
+    zeros, so an all-padding segment adds nothing, whatever its length. Other kinds override `_mix`
+    (`saccade.layers.attention_kinds`).
 
     Args:
         dim: width of the queries and of the result.
@@ -24,8 +28,9 @@ class Attention(keras.layers.Layer):
             arXiv:2305.13245); None = num_heads.
         rope_theta: turn queries and keys by their positions (RoPE); None = no positions.
         flash: the fused kernel of the device: True = must, None = where device and shapes allow it and no
-            mask is given (a mask would be added to all scores, and get a gradient), False = never. It gives
-            no scores.
+            mask is given (a mask would be added to all scores, and get a gradient), False = never. None is
+            tried once for each shape: a refusal is logged ("saccade", info) and the plain kernel used from
+            then on. It gives no scores.
         initializer: of the four kernels.
     Call:
         x: float (B, T, D).
@@ -33,13 +38,14 @@ class Attention(keras.layers.Layer):
             `project_memory` returned, to read one memory many times.
         attention_mask: bool, broadcastable to (B, T, M), True = may attend; None = all.
         return_scores: also return the weights.
-        causal: query t attends keys 0..t of as many; instead of an attention_mask, which costs more.
+        causal: query t attends keys 0..t of as many. Cheaper than a mask that says so; with a mask or scores
+            both hold.
         positions: with rope_theta, int32 (T,) or (B, T), of the queries and, where memory is None, of the
             keys; None = 0, 1, ... Or, without, a table to turn both by: the pair (cosines, sines), each
             float32 (T, E / 2).
     Returns: float (B, T, D), dtype of x; with `return_scores`, also float32 (B, A, T, M).
     Raises: ValueError: num_heads does not divide dim, num_kv_heads does not divide num_heads, or RoPE meets
-        an odd head width (states both).
+        an odd head width (states both).  RuntimeError: flash=True and the device refuses (states why).
     Source: Attention Is All You Need, section 3.2, arXiv:1706.03762.
     """
 
@@ -104,44 +110,87 @@ class Attention(keras.layers.Layer):
         if self.rope_theta is None:
             return x
         if positions is None:
-            return rotate(x, *rotary_table(x.shape[1], self.head_dim, self.rope_theta))
-        return rotate(x, *rotary_at(positions, self.head_dim, self.rope_theta))
+            return rotate(x, *rotary_table(x.shape[1], x.shape[-1], self.rope_theta))
+        return rotate(x, *rotary_at(positions, x.shape[-1], self.rope_theta))
 
     def call(self, x, memory=None, attention_mask=None, return_scores=False, positions=None, causal=False):
-        if causal and (return_scores or attention_mask is not None):
-            raise ValueError("causal goes without attention_mask and return_scores; give a causal_mask")
         queries = self._place(self._split(self.query(x)), positions)
         if memory is None:
             memory = self.project_memory(x, positions)
         elif not isinstance(memory, (tuple, list)):
             memory = self.project_memory(memory)
-        keys, values = memory
         mask = None if attention_mask is None else ops.expand_dims(attention_mask, 1)
+        mixed, scores = self._mix(queries, *memory, mask, causal, return_scores)
+        result = self.output_projection(ops.reshape(mixed, (*ops.shape(mixed)[:-2], self.dim)))
+        return (result, scores) if return_scores else result
+
+    def _mix(self, queries, keys, values, mask, causal, return_scores):
+        """What each query reads, (B, T, A, E), and the weights, (B, A, T, M), None unless `return_scores`.
+
+        queries (B, T, A, E); keys, values (B, M, G, E); mask bool, broadcastable to (B, 1, T, M), or None.
+        """
+        if causal and (return_scores or mask is not None):
+            earlier = ops.expand_dims(causal_mask(queries.shape[1]), 1)
+            mask, causal = earlier if mask is None else ops.logical_and(mask, earlier), False
         if return_scores:
-            shared = self.num_heads // self.num_kv_heads
-            keys, values = (ops.repeat(t, shared, axis=2) if shared > 1 else t for t in (keys, values))
+            keys, values = (repeat_heads(t, queries.shape[2]) for t in (keys, values))
             mixed, scores = _attend_with_scores(queries, keys, values, mask)
         else:
-            flash = False if self.flash is None and mask is not None else self.flash
-            mixed = ops.dot_product_attention(
-                queries, keys, values, mask=mask, is_causal=causal, flash_attention=flash
-            )
+            mixed, scores = _attend(queries, keys, values, mask, causal, self.flash), None
         if mask is not None:
             readable = ops.transpose(ops.any(mask, axis=-1, keepdims=True), (0, 2, 1, 3))
             mixed = ops.where(readable, mixed, ops.zeros_like(mixed))
-        result = self.output_projection(ops.reshape(mixed, (*ops.shape(mixed)[:-2], self.dim)))
-        return (result, scores) if return_scores else result
+        return mixed, scores
+
+
+_refused: set = set()  # the shapes that flash=None was refused for
+
+
+def _attend(queries, keys, values, mask, causal, flash):
+    def attend(flash):
+        return ops.dot_product_attention(
+            queries, keys, values, mask=mask, is_causal=causal, flash_attention=flash
+        )
+
+    if not flash and (flash is False or mask is not None):
+        return attend(False)
+    shape = (*queries.shape[1:], *keys.shape[1:], str(queries.dtype), causal)
+    if flash is None and shape in _refused:
+        return attend(False)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch says as warnings what it then raises
+            return attend(True)
+    except Exception as error:  # backends and their versions refuse with types of their own
+        what = f"queries {tuple(queries.shape)}, keys {tuple(keys.shape)}, {queries.dtype}"
+        why = str(error).strip().splitlines()[:1] or [type(error).__name__]
+        if flash:
+            fix = "flash=None uses it where it fits"
+            raise RuntimeError(f"flash=True, but the device refuses {what}: {why[0]}; {fix}") from error
+        _refused.add(shape)
+        logging.getLogger("saccade").info("no flash attention for %s: %s", what, why[0])
+    return attend(False)
 
 
 def _attend_with_scores(queries, keys, values, mask):
     scale = queries.shape[-1] ** -0.5
     logits = ops.einsum("btae,bmae->batm", ops.cast(queries, "float32"), ops.cast(keys, "float32")) * scale
-    if mask is not None:
-        logits = ops.where(mask, logits, -1e30)
-    scores = ops.softmax(logits, axis=-1)
-    if mask is not None:
-        scores = ops.where(ops.any(mask, axis=-1, keepdims=True), scores, 0.0)
+    scores = masked_softmax(logits, mask)
     return ops.einsum("batm,bmae->btae", ops.cast(scores, values.dtype), values), scores
+
+
+def masked_softmax(logits, mask=None):
+    """Softmax over the last axis of what `mask` (bool, broadcastable; None = all) keeps; zeros if nothing."""
+    if mask is None:
+        return softmax(logits)
+    scores = softmax(ops.where(mask, logits, -1e30))
+    return ops.where(ops.any(mask, axis=-1, keepdims=True), scores, 0.0)
+
+
+def repeat_heads(x, num_heads: int):
+    """(B, M, G, E) -> (B, M, num_heads, E): a head of keys or values for every head of queries."""
+    shared = num_heads // x.shape[2]
+    return ops.repeat(x, shared, axis=2) if shared > 1 else x
 
 
 def causal_mask(length: int):

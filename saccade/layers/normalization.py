@@ -44,6 +44,11 @@ def standardize(x, epsilon: float = 1e-5, axis: int = -1):
     return ops.cast(rms(wide - ops.mean(wide, axis=axis, keepdims=True), epsilon, axis), x.dtype)
 
 
+def softmax(x, axis: int = -1):
+    """Softmax along an axis, of which one entry is fine too: it is 1 (Keras warns about it)."""
+    return ops.ones_like(x) if x.shape[axis] == 1 else ops.softmax(x, axis=axis)
+
+
 class RMSNorm(keras.layers.Layer):
     """`rms` with a learned gain (ones at the start).
 

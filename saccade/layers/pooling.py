@@ -3,6 +3,8 @@
 import keras
 from keras import ops
 
+from saccade.layers.normalization import softmax
+
 
 class AttentionPooling(keras.layers.Layer):
     """A weighted mean whose weights are learned, several to a vector.
@@ -34,7 +36,7 @@ class AttentionPooling(keras.layers.Layer):
         logits = self.score(x)
         if padding_mask is not None:
             logits = ops.where(ops.expand_dims(padding_mask, -1), logits, -1e30)
-        weights = ops.softmax(logits, axis=1)
+        weights = softmax(logits, axis=1)
         if padding_mask is not None:
             weights = ops.where(ops.expand_dims(padding_mask, -1), weights, 0.0)
         parts = ops.reshape(x, (-1, x.shape[1], self.num_heads, self.dim // self.num_heads))
