@@ -42,8 +42,10 @@ test-oracle: $(ORACLE_VENV)/.oracle
 demo: $(VENV)/.core
 	$(BIN)/saccade ask $(DEMO_IMAGE) "$(DEMO_QUESTION)" --explain
 
-bench: $(VENV)/.dev
-	set -e; for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python "$$script"; done
+# In the oracle environment: one of them compares with transformers.
+bench: $(ORACLE_VENV)/.oracle
+	set -e; for script in benchmarks/*.py; do echo "== $$script"; $(ORACLE_VENV)/bin/python "$$script"; done
+	$(ORACLE_VENV)/bin/python benchmarks/decode_speed.py --smollm2 --transformers --batch 1 8 --ways greedy
 
 clean:
 	rm -rf $(VENV) $(ORACLE_VENV) build dist

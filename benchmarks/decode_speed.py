@@ -3,6 +3,8 @@
 A `TextDecoder` with random weights over a memory of 64 vectors, or with `--smollm2` a decoder of the shape of
 SmolLM2-135M after a prompt of 64 tokens (128 new tokens). Prints tokens/s for each way of writing and batch,
 prompt included, the median of the repeats, after a call that compiles. bfloat16 on a GPU. No row ends early.
+With `--smollm2 --transformers` the greedy generate of transformers is called in turn with ours, on a model of
+the same shape and precision, and the ratio is printed.
 """
 
 import argparse
@@ -46,6 +48,59 @@ def smollm2(options: argparse.Namespace):
     return decoder, config.vocab_size
 
 
+def transformers_greedy(config: LlamaConfig, tokens: np.ndarray, options: argparse.Namespace):
+    """A call that writes as many tokens with transformers' own generate."""
+    import torch
+    from transformers import LlamaConfig as TorchConfig
+    from transformers import LlamaForCausalLM
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    shape = TorchConfig(
+        vocab_size=config.vocab_size,
+        hidden_size=config.dim,
+        num_hidden_layers=config.depth,
+        num_attention_heads=config.num_heads,
+        num_key_value_heads=config.num_kv_heads,
+        intermediate_size=config.mlp_dim,
+        max_position_embeddings=config.max_length,
+        rope_theta=config.rope_theta,
+        tie_word_embeddings=True,
+    )
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(shape).to(device, getattr(torch, options.precision)).eval()
+    prompt = torch.from_numpy(tokens).long().to(device)
+    length = {"max_new_tokens": options.tokens, "min_new_tokens": options.tokens}
+
+    def write():
+        with torch.inference_mode():
+            written = model.generate(
+                prompt, attention_mask=torch.ones_like(prompt), do_sample=False, pad_token_id=0, **length
+            )
+        assert written.shape[1] == tokens.shape[1] + options.tokens
+        return written.cpu()
+
+    return write
+
+
+def compare(config: LlamaConfig, write, tokens: np.ndarray, options: argparse.Namespace) -> None:
+    """Both, in turn; prints transformers' speed and the ratio of the medians."""
+    theirs = transformers_greedy(config, tokens, options)
+    times: dict = {"ours": [], "theirs": []}
+    for repeat in range(1 + options.repeats):
+        for name, function in (("ours", write), ("theirs", theirs)):
+            start = time.perf_counter()
+            function()
+            if repeat:
+                times[name].append(time.perf_counter() - start)
+    ours, seconds = (float(np.median(times[name])) for name in ("ours", "theirs"))
+    speed = len(tokens) * options.tokens / seconds
+    print(
+        f"{'transformers':12} batch {len(tokens):3} {speed:8.0f} tokens/s   ours in turn with it: "
+        f"{seconds / ours:.2f} times as fast",
+        flush=True,
+    )
+
+
 def median_s(function, repeats: int) -> tuple[float, float]:
     """Seconds of the first call, which compiles, and the median of the others."""
     times = []
@@ -59,6 +114,7 @@ def median_s(function, repeats: int) -> tuple[float, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--smollm2", action="store_true", help="the shape of SmolLM2-135M, no TextDecoder")
+    parser.add_argument("--transformers", action="store_true", help="its greedy generate beside ours")
     parser.add_argument("--dim", type=int, default=576)
     parser.add_argument("--depth", type=int, default=6)
     parser.add_argument("--vocab-size", type=int, default=8192)
@@ -93,6 +149,8 @@ def main() -> None:
             first, seconds = median_s(write, options.repeats)
             speed = rows * options.tokens / seconds
             print(f"{way:12} batch {rows:3} {speed:8.0f} tokens/s   first call {first:.1f} s", flush=True)
+            if options.transformers and options.smollm2 and way == "greedy":
+                compare(decoder.config, write, tokens, options)
         if options.profile:
             backend.start_profile(options.profile)
             write()

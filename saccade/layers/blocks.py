@@ -308,7 +308,8 @@ class CrossModalBlock(keras.layers.Layer):
     Call:
         z: float (B, S, D).
         padding_mask: bool (B, S), True = keep.
-        layout: has `grid`, (rows, columns) of vision, and `vision` and `text`, slices of S (static).
+        layout: has `grid`, (rows, columns) of vision, and `vision` and `text`, slices of S (static); and
+            `grids`, ((rows of the batch, their grid), ...) where they differ, else ().
         return_scores: also return what the self-attention looked at.
     Returns: float (B, S, D), dtype of z; with `return_scores`, also float32 (B, A, S, S).
     Source: TRM block, arXiv:2510.04871; two-way cross-attention as in LXMERT, section 2, arXiv:1908.07490.
@@ -362,9 +363,19 @@ class CrossModalBlock(keras.layers.Layer):
 
     def _places(self, length: int, layout):
         """Cosines and sines of all places: vision turns, what has no place in the image does not."""
-        cos, sin = grid_table(*layout.grid, self.self_attention.head_dim)
         around = ((layout.vision.start, length - layout.vision.stop), (0, 0))
-        return np.pad(cos, around, constant_values=1.0), np.pad(sin, around)
+
+        def table(grid):
+            cos, sin = grid_table(*grid, self.self_attention.head_dim)
+            return np.pad(cos, around, constant_values=1.0), np.pad(sin, around)
+
+        if not layout.grids:
+            return table(layout.grid)
+        rows = [
+            [ops.broadcast_to(part, (count, *part.shape)) for part in table(grid)]
+            for count, grid in layout.grids
+        ]
+        return tuple(ops.concatenate(parts, axis=0) for parts in zip(*rows, strict=True))
 
     def _cross(self, z, keys_mask, vision, text):
         seen, said = z[:, vision], z[:, text]

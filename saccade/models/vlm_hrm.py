@@ -103,10 +103,14 @@ PRESETS = {
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Where each segment of [task | vision | text | fusion] stands; `grid`: (rows, columns) of vision."""
+    """Where each segment of [task | vision | text | fusion] stands; `grid`: (rows, columns) of vision.
+
+    `grids`: where those of one batch differ, ((rows of the batch, their grid), ...) in order; () = all alike.
+    """
 
     grid: tuple[int, int]
     text_length: int
+    grids: tuple[tuple[int, tuple[int, int]], ...] = ()
 
     @property
     def vision(self) -> slice:

@@ -37,7 +37,7 @@ class TrainConfig(BaseModel):
         betas: first and second moment decay. `sgd` uses the first as momentum.
         clip_norm: limit of the global gradient norm; None = none.
         optimizer: `muon` orthogonalises the kernels of products and 2-D convolutions and treats everything
-            else as Adam does;
+            else as Adam does (a patch embedding that reads pixels does better with `adamw`, see `parts`);
             `shape_muon` is the same with Muon's first step size (rates near 0.02). `sign_sgd` is for tables
             whose rows are looked up. See saccade.train.optimizers.
         parts: regular expression -> Part. An expression picks the variables whose `path` it matches from the

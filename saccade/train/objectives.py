@@ -6,7 +6,7 @@ model, which compiles once and fills the device better. `Recursive` works for ev
 / initial_carry / step.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import keras
@@ -76,9 +76,10 @@ class Recursive:
         x, mask = _concatenate([encoded[name][:2] for name in objectives])
         held = _concatenate([carries[name]["state"] for name in objectives])
         state = where_rows(held["halted"], model.initial_carry(x), held)
-        state, outputs = model.step(state, x, mask, encoded[next(iter(objectives))][2])
+        layout = _joined_layout([encoded[name] for name in objectives])
+        state, outputs = model.step(state, x, mask, layout)
         if model.config.q_learning:
-            outputs["q_target"] = _continue_target(model, state, x, mask, encoded[next(iter(objectives))][2])
+            outputs["q_target"] = _continue_target(model, state, x, mask, layout)
         outputs |= {"encoded": x, "steps": state["steps"]}
         rows, start = {}, 0
         for name in objectives:
@@ -146,6 +147,14 @@ def _encode(model, inputs: dict) -> dict:
             "group them apart"
         )
     return encoded
+
+
+def _joined_layout(encoded: list):
+    """The layout of all rows together: each keeps the grid of its own image."""
+    layouts = [layout for _, _, layout in encoded]
+    if len(set(layouts)) == 1:
+        return layouts[0]
+    return replace(layouts[0], grids=tuple((x.shape[0], layout.grid) for x, _, layout in encoded))
 
 
 def _further(model, objectives: dict, outputs, data: dict, layouts: dict, rows: dict) -> dict:

@@ -17,7 +17,7 @@ class HeadLoss:
     |---|---|---|---|
     | vqa | `answer_targets` (B, K), `answer_types` (B,) optional | sum of BCE + CE of type | `accuracy` |
     | grounding | `box` (B, 4) xyxy, see check_boxes | CE of its centre's patch + L1 + GIoU | `iou` |
-    | matching | none: row i fits row i | InfoNCE + BCE of pair and hardest wrong text | `recall` |
+    | matching | none: row i fits row i | InfoNCE + BCE of pair and hardest text that is another | `recall` |
 
     data: what the head reads, and the labels above.
     Source: vqa: Tips and Tricks for Visual Question Answering, section 3.5, arXiv:1708.02711.
@@ -33,11 +33,11 @@ class HeadLoss:
 
 def _vqa(model, outputs: dict, batch: dict):
     logits, targets = outputs["answer_logits"], ops.cast(batch["answer_targets"], "float32")
-    loss = ops.sum(losses.binary_cross_entropy(logits, targets), axis=-1)
-    if "answer_types" in batch:
-        loss = loss + losses.cross_entropy(outputs["answer_type_logits"], batch["answer_types"])
+    types = batch.get("answer_types")
+    type_logits = None if types is None else outputs["answer_type_logits"]
     best = ops.argmax(logits, axis=-1)
-    return loss, {"accuracy": ops.mean(ops.take_along_axis(targets, best[:, None], axis=1))}
+    accuracy = ops.mean(ops.take_along_axis(targets, best[:, None], axis=1))
+    return losses.vqa_loss(logits, targets, type_logits, types), {"accuracy": accuracy}
 
 
 def _grounding(model, outputs: dict, batch: dict):
@@ -51,15 +51,18 @@ def _grounding(model, outputs: dict, batch: dict):
 
 def _matching(model, outputs: dict, batch: dict):
     similarity = outputs["similarity"]
-    rows = similarity.shape[0]
-    own = ops.eye(rows, dtype="bool")
-    wrong = ops.argmax(ops.where(own, -1e9, similarity), axis=-1)
+    wrong, found = losses.hard_negatives(similarity, _alike(outputs["text_embeddings"]))
     texts = {name: ops.take(batch[name], wrong, axis=0) for name in batch if name.startswith("text_")}
-    pairs = losses.binary_cross_entropy(outputs["match_logit"], ops.ones((rows,)))
-    others = losses.binary_cross_entropy(model.match({**batch, **texts}), ops.zeros((rows,)))
-    first = ops.equal(ops.argmax(similarity, axis=-1), ops.arange(rows))
+    others = ops.expand_dims(model.match({**batch, **texts}), 1)
+    pairs = losses.itm_loss(outputs["match_logit"], others, ops.expand_dims(found, 1))
+    first = ops.equal(ops.argmax(similarity, axis=-1), ops.arange(similarity.shape[0]))
     recall = ops.mean(ops.cast(first, "float32"))
-    return losses.info_nce(similarity) + (pairs + others) / 2, {"recall": recall}
+    return losses.info_nce(similarity) + pairs, {"recall": recall}
+
+
+def _alike(texts):
+    """bool (B, B): the same text twice in a batch is no wrong text for either image."""
+    return ops.matmul(texts, ops.transpose(texts)) > 1 - 1e-5
 
 
 _LOSSES = {VLMTaskType.VQA: _vqa, VLMTaskType.GROUNDING: _grounding, VLMTaskType.MATCHING: _matching}

@@ -72,7 +72,7 @@ def test_decoder_block(rng):
 
 
 VISION, TEXT = slice(1, 1 + N), slice(1 + N, 1 + N + T)
-LAYOUT = SimpleNamespace(grid=(3, 3), vision=VISION, text=TEXT)
+LAYOUT = SimpleNamespace(grid=(3, 3), vision=VISION, text=TEXT, grids=())
 
 
 def sequence(rng):
@@ -106,6 +106,17 @@ def test_vision_turns_by_its_places_and_nothing_else_turns(rng):
     np.testing.assert_allclose(to_numpy(scores), looked, atol=1e-5)
     plain = reference.cross_modal_block(weights(block), z, mask, VISION, TEXT, HEADS)
     assert np.abs(expected - plain).max() > 1e-2
+
+
+def test_every_row_turns_by_the_grid_of_its_own_image(rng):
+    block, (z, mask) = built(CrossModalBlock(D, HEADS, MLP_DIM, rotary=True)), sequence(rng)
+    wide = SimpleNamespace(grid=(1, 9), vision=VISION, text=TEXT, grids=())
+    mixed = SimpleNamespace(**{**vars(LAYOUT), "grids": ((1, (3, 3)), (len(z) - 1, (1, 9)))})
+    result = to_numpy(block(z, mask, layout=mixed))
+    square, others = (to_numpy(block(z, mask, layout=layout)) for layout in (LAYOUT, wide))
+    np.testing.assert_allclose(result[0], square[0], atol=1e-5)
+    np.testing.assert_allclose(result[1:], others[1:], atol=1e-5)
+    assert np.abs(square[1:] - others[1:]).max() > 1e-2
 
 
 def test_cross_modal_block_where_the_text_is_last(rng):

@@ -1,4 +1,4 @@
-"""Losses, one value per example in float32. Models compute none; objectives call these."""
+"""Losses of one choice among K, and of texts: one choice a token."""
 
 from keras import ops
 
@@ -51,60 +51,44 @@ def masked_mean(values, mask):
     return ops.sum(values * weights, axis=-1) / ops.maximum(ops.sum(weights, axis=-1), 1.0)
 
 
-def to_xyxy(boxes):
-    """cxcywh (..., 4) -> xyxy (..., 4)."""
-    center, size = boxes[..., :2], boxes[..., 2:]
-    return ops.concatenate([center - size / 2, center + size / 2], axis=-1)
-
-
-def box_iou(a, b):
-    """Intersection over union and its generalised form, of xyxy boxes (..., 4).
-
-    Returns: iou, giou, each float32 (...); 0 area gives iou 0.
-    Source: Generalized IoU, arXiv:1902.09630, algorithm 1.
-    """
-    low = ops.maximum(a[..., :2], b[..., :2])
-    high = ops.minimum(a[..., 2:], b[..., 2:])
-    overlap = ops.prod(ops.maximum(high - low, 0.0), axis=-1)
-    union = _area(a) + _area(b) - overlap
-    iou = overlap / ops.maximum(union, 1e-9)
-    hull = ops.maximum(a[..., 2:], b[..., 2:]) - ops.minimum(a[..., :2], b[..., :2])
-    hull_area = ops.maximum(ops.prod(hull, axis=-1), 1e-9)
-    return iou, iou - (hull_area - union) / hull_area
-
-
-def _area(boxes):
-    return ops.prod(ops.maximum(boxes[..., 2:] - boxes[..., :2], 0.0), axis=-1)
-
-
-def box_loss(predicted, target, l1_weight: float = 5.0, giou_weight: float = 2.0):
-    """Weighted L1 + (1 - GIoU).
+def token_loss(logits, tokens, mask, smoothing: float = 0.0):
+    """Mean cross-entropy of the next token: logits at t against the token at t + 1.
 
     Args:
-        predicted: cxcywh float32 (B, 4).  target: xyxy float32 (B, 4).
-    Returns: loss float32 (B,), iou float32 (B,).
-    Source: DETR, section 3.1, arXiv:2005.12872 (weights 5 and 2).
+        logits: float (B, T, V).  tokens: int32 (B, T).
+        mask: bool (B, T), True = this token is to be predicted; the first never is.
+        smoothing: mass spread evenly over the V classes.
+    Returns: float32 (B,); 0 for a row without a token that counts.
+    Raises: ValueError: fewer than 2 tokens.
     """
-    corners = to_xyxy(predicted)
-    iou, giou = box_iou(corners, target)
-    l1 = ops.mean(ops.abs(corners - target), axis=-1)
-    return l1_weight * l1 + giou_weight * (1 - giou), iou
+    if tokens.shape[1] < 2:
+        raise ValueError(f"tokens have length {tokens.shape[1]}, at least 2 needed; keep BOS before the text")
+    return masked_mean(cross_entropy(logits[:, :-1], tokens[:, 1:], smoothing), mask[:, 1:])
 
 
-def info_nce(similarity):
-    """Symmetric InfoNCE over similarities of B images with C >= B texts; pair i is (i, i).
+def vqa_loss(answer_logits, targets, type_logits=None, types=None, type_weight: float = 1.0, form="binary"):
+    """Soft-target loss of the answer, plus the cross-entropy of its type where one is given.
 
-    Texts from B on are hard negatives: each image must also reject them, and none has an image of its own.
-
-    Args: similarity: float (B, C), scaled.
-    Returns: float32 (B,): mean of the two directions.
-    Source: CLIP, figure 3, arXiv:2103.00020; negatives beyond the batch as in NegCLIP, arXiv:2210.01936.
+    Args:
+        answer_logits: float (B, K).  targets: float (B, K) in [0, 1], min(people who said so / 3, 1).
+        type_logits: float (B, 3).  types: int32 (B,).  type_weight: of the second term.
+        form: "binary", the sum over answers of BCE; "categorical", CE, targets made to sum to 1.
+    Returns: float32 (B,); "categorical" without any target is 0.
+    Raises: ValueError: another form; type_logits without types, or types without logits.
+    Source: Tips and Tricks for Visual Question Answering, section 3.5, arXiv:1708.02711.
     """
-    rows = similarity.shape[0]
-    targets = ops.arange(rows, dtype="int32")
-    forward = cross_entropy(similarity, targets)
-    backward = cross_entropy(ops.transpose(similarity[:, :rows]), targets)
-    return (forward + backward) / 2
+    if form not in ("binary", "categorical"):
+        raise ValueError(f"form is {form!r}; use 'binary' or 'categorical'")
+    if (type_logits is None) != (types is None):
+        raise ValueError("only one of type_logits and types is given; give both or neither")
+    targets = ops.cast(targets, "float32")
+    if form == "binary":
+        loss = ops.sum(binary_cross_entropy(answer_logits, targets), axis=-1)
+    else:
+        total = ops.maximum(ops.sum(targets, axis=-1, keepdims=True), 1e-6)
+        log_p = ops.log_softmax(ops.cast(answer_logits, "float32"), axis=-1)
+        loss = -ops.sum(targets / total * log_p, axis=-1)
+    return loss if types is None else loss + type_weight * cross_entropy(type_logits, types)
 
 
 def next_token(hidden, table, targets, chunk: int = 2048):
