@@ -8,6 +8,7 @@ from saccade.errors import SaccadeError
 from saccade.fusion.multimodal import MultiModalFusion
 from saccade.heads.region import GroundingHead, best_box
 from saccade.heads.task import TaskHead, VLMTaskConfig
+from saccade.layers.pooling import AttentionPooling
 
 
 @keras.saving.register_keras_serializable(package="saccade")
@@ -27,12 +28,17 @@ class VisualGroundingHead(TaskHead):
         self.fusion = MultiModalFusion(
             c.fusion, c.dim, c.text_dim, c.vision_dim, c.num_heads, dtype=policy, name="fusion"
         )
+        # Two-way attention fuses the text too: each patch is given what that text comes to.
+        self.pool = None
+        if c.fusion == "attention":
+            self.pool = AttentionPooling(c.dim, c.num_heads, dtype=policy, name="pool")
         self.region = GroundingHead(c.dim, dtype=policy, name="region")
         self.compile_once()
 
     def build(self, input_shape=None):
-        self.fusion.build()
-        self.region.build()
+        for layer in (self.fusion, self.pool, self.region):
+            if layer is not None:
+                layer.build()
         self.built = True
 
     def check(self, batch):
@@ -45,10 +51,14 @@ class VisualGroundingHead(TaskHead):
 
     def call(self, batch):
         patches, mask = batch["vision_features"], batch.get("vision_mask")
-        fused, _ = self.fusion(
+        fused, kept = self.fusion(
             batch["text_features"], patches, vision_mask=batch.get("text_mask"), text_mask=mask
         )
-        outputs = self.region(fused[:, -patches.shape[1] :], grid=self.config.grid)
+        told = fused[:, -patches.shape[1] :]
+        if self.pool is not None:
+            text = slice(0, fused.shape[1] - patches.shape[1])
+            told = told + ops.expand_dims(self.pool(fused[:, text], kept[:, text]), 1)
+        outputs = self.region(told, grid=self.config.grid)
         scores = outputs["score_logits"]
         if mask is None:
             return {**outputs, "confidence": ops.softmax(scores, axis=-1)}

@@ -244,3 +244,40 @@ def test_matching_learns_pairs():
     right = to_numpy(outputs["match_logit"]) > 0
     wrong = to_numpy(backend.compiled(head, head)(swapped)["match_logit"]) < 0
     assert (right.mean() + wrong.mean()) / 2 >= 0.7
+
+
+LABELS = {
+    "vqa": {
+        "answer_targets": np.eye(7, dtype=np.float32)[:B],
+        "answer_types": np.arange(B, dtype=np.int32),
+    },
+    "grounding": {"box": np.array([[0, 0, 0.4, 0.5], [0.3, 0.5, 0.6, 1], [0, 0, 1, 1]], np.float32)},
+    "matching": {},
+}
+
+
+@pytest.mark.skipif(keras.backend.backend() != "jax", reason="takes the gradient with jax")
+@pytest.mark.parametrize("task", CONFIGS)
+def test_a_gradient_reaches_every_weight(task):
+    import jax
+
+    head, batch = head_of(task), {**features(), **LABELS[task]}
+
+    def loss(values):
+        with keras.StatelessScope(state_mapping=list(zip(head.trainable_variables, values, strict=True))):
+            return HeadLoss()(head, {}, batch, None)[0]
+
+    gradients = jax.jit(jax.grad(loss))([variable.value for variable in head.trainable_variables])
+    for variable, gradient in zip(head.trainable_variables, gradients, strict=True):
+        assert np.isfinite(gradient).all(), variable.path
+        assert np.abs(gradient).max() > 0, variable.path
+
+
+@pytest.mark.parametrize("task", CONFIGS)
+def test_rows_do_not_see_each_other(task):
+    head, batch, order = head_of(task), features(), [2, 0, 1]
+    straight = numbers(head(batch))
+    moved = numbers(head({name: value[order] for name, value in batch.items()}))
+    for name, value in straight.items():
+        expected = value[order][:, order] if name == "similarity" else value[order]
+        np.testing.assert_allclose(moved[name], expected, atol=1e-5, err_msg=name)
