@@ -305,6 +305,8 @@ class CrossModalBlock(keras.layers.Layer):
         dim, num_heads, mlp_dim: widths; SwiGLU's inner width is mlp_dim.
         rotary: the self-attention turns vision tokens by their row and column, so that it sees how far left
             or right of each other they stand (docs/decisions/0013).
+        rotary_grid: (rows, columns): vision of as many tokens turns as if it stood on this grid, in reading
+            order; None = always on its own.
     Call:
         z: float (B, S, D).
         padding_mask: bool (B, S), True = keep.
@@ -322,6 +324,7 @@ class CrossModalBlock(keras.layers.Layer):
         mlp_dim: int,
         cross: bool = True,
         rotary: bool = False,
+        rotary_grid: tuple[int, int] | None = None,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -330,6 +333,7 @@ class CrossModalBlock(keras.layers.Layer):
         self.mlp_dim = mlp_dim
         self.cross = cross
         self.rotary = rotary
+        self.rotary_grid = rotary_grid
         policy = self.dtype_policy
         self.self_attention = Attention(dim, num_heads, qk_norm=True, dtype=policy, name="self_attention")
         self.mlp = SwiGLU(dim, mlp_dim, dtype=policy, name="mlp")
@@ -366,6 +370,8 @@ class CrossModalBlock(keras.layers.Layer):
         around = ((layout.vision.start, length - layout.vision.stop), (0, 0))
 
         def table(grid):
+            given = self.rotary_grid
+            grid = given if given and given[0] * given[1] == grid[0] * grid[1] else grid
             cos, sin = grid_table(*grid, self.self_attention.head_dim)
             return np.pad(cos, around, constant_values=1.0), np.pad(sin, around)
 

@@ -30,7 +30,7 @@ class VLMHRMConfig:
     """Everything a VLM-HRM is made of.
 
     dim, num_heads, mlp_dim: widths of the reasoning core (mlp_dim: SwiGLU's inner width).
-    rotary: see CrossModalBlock.
+    rotary, rotary_grid: see CrossModalBlock.
     depth: blocks in the net f.  shared: one net for both levels (TRM), or H and L nets (HRM).
     h_cycles, l_cycles, halt_max_steps, halt_threshold: see `saccade.recursion`.
     text_depth: contextual blocks of the text tower; 0 = embeddings only.
@@ -55,6 +55,7 @@ class VLMHRMConfig:
     mlp_dim: int = 768
     cross: bool = True
     rotary: bool = True
+    rotary_grid: tuple[int, int] | None = None
     shared: bool = True
     h_cycles: int = 1
     l_cycles: int = 1
@@ -73,8 +74,9 @@ class VLMHRMConfig:
 
     @classmethod
     def from_json(cls, record: dict) -> "VLMHRMConfig":
-        tower = ViTConfig.from_json(record["vision"])
-        return cls(**{**record, "vision": tower, "attributes": tuple(record["attributes"])})
+        tower, grid = ViTConfig.from_json(record["vision"]), record.get("rotary_grid")
+        fixed = {"vision": tower, "attributes": tuple(record["attributes"])}
+        return cls(**{**record, **fixed, "rotary_grid": tuple(grid) if grid else None})
 
 
 PRESETS = {
@@ -177,7 +179,14 @@ class VLMHRM(Model):
         c = self.config
         blocks = [
             CrossModalBlock(
-                c.dim, c.num_heads, c.mlp_dim, c.cross, c.rotary, dtype=self.dtype_policy, name=f"block_{i}"
+                c.dim,
+                c.num_heads,
+                c.mlp_dim,
+                c.cross,
+                c.rotary,
+                c.rotary_grid,
+                dtype=self.dtype_policy,
+                name=f"block_{i}",
             )
             for i in range(c.depth)
         ]

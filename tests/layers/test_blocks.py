@@ -119,6 +119,20 @@ def test_every_row_turns_by_the_grid_of_its_own_image(rng):
     assert np.abs(square[1:] - others[1:]).max() > 1e-2
 
 
+def test_a_rotary_grid_stands_for_every_grid_of_as_many_tokens(rng):
+    block, (z, mask) = built(CrossModalBlock(D, HEADS, MLP_DIM, rotary=True)), sequence(rng)
+    folded = CrossModalBlock(D, HEADS, MLP_DIM, rotary=True, rotary_grid=(1, 9))
+    folded.build()
+    for mine, theirs in zip(folded.variables, block.variables, strict=True):
+        mine.assign(theirs)
+    wide = SimpleNamespace(grid=(1, 9), vision=VISION, text=TEXT, grids=())
+    expected = to_numpy(block(z, mask, layout=wide))
+    np.testing.assert_allclose(to_numpy(folded(z, mask, layout=LAYOUT)), expected, atol=1e-5)
+    longer = SimpleNamespace(grid=(2, 5), vision=slice(1, 11), text=slice(11, TEXT.stop), grids=())
+    own = to_numpy(block(z, mask, layout=longer))
+    np.testing.assert_allclose(to_numpy(folded(z, mask, layout=longer)), own, atol=1e-5)
+
+
 def test_cross_modal_block_where_the_text_is_last(rng):
     block, (z, mask) = built(CrossModalBlock(D, HEADS, MLP_DIM)), sequence(rng)
     z, mask = z[:, : TEXT.stop], mask[:, : TEXT.stop]
