@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from saccade.errors import SaccadeError
+from saccade.heads.dense import DenseCaptioningHead
 from saccade.heads.grounding import VisualGroundingHead
 from saccade.heads.matching import MatchingHead
 from saccade.heads.task import TaskHead, VLMTaskConfig, VLMTaskType
@@ -13,6 +14,7 @@ HEADS: dict[VLMTaskType, type[TaskHead]] = {
     VLMTaskType.VQA: VQAHead,
     VLMTaskType.GROUNDING: VisualGroundingHead,
     VLMTaskType.MATCHING: MatchingHead,
+    VLMTaskType.DENSE_CAPTIONING: DenseCaptioningHead,
 }
 
 
