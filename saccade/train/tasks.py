@@ -6,6 +6,7 @@ from keras import ops
 
 from saccade import losses
 from saccade.data.text import PAD
+from saccade.errors import SaccadeError
 from saccade.heads.region import best_box, containing_patch
 from saccade.heads.task import VLMTaskType
 
@@ -22,15 +23,28 @@ class HeadLoss:
     | dense_captioning | of `region_labels`, stacked | set_loss + CE of matched captions | `iou`, `accuracy` |
 
     data: what the head reads, and the labels above.
+    task: of a MultiTaskHead, the name of the head that learns: one stream for each. The loss is then weighed
+        by the model's `weigh`, whose log variances, if it has any, learn too; metric `task_loss` is the
+        loss before that.
+    Raises: SaccadeError: the model has no head of this name, or is a MultiTaskHead and no task is named.
     Source: vqa: Tips and Tricks for Visual Question Answering, section 3.5, arXiv:1708.02711.
     """
+
+    task: str | None = None
 
     def initial_carry(self, model, batch) -> dict:
         return {}
 
     def __call__(self, model, carry, batch, seed):
-        loss, metrics = _LOSSES[model.config.task](model, model(batch), batch)
-        return ops.mean(loss), carry, metrics, loss.shape[0]
+        heads = getattr(model, "heads", {None: model})
+        if self.task not in heads:
+            raise SaccadeError(f"HeadLoss({self.task!r}): the model's heads are {', '.join(map(str, heads))}")
+        head = heads[self.task]
+        rows, metrics = _LOSSES[head.config.task](head, head(batch), batch)
+        loss = ops.mean(rows)
+        if head is not model:
+            loss, metrics = model.weigh({self.task: loss}), {**metrics, "task_loss": loss}
+        return loss, carry, metrics, rows.shape[0]
 
 
 def _vqa(model, outputs: dict, batch: dict):
