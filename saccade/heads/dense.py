@@ -47,16 +47,16 @@ class DenseCaptioningHead(TaskHead):
         self.region = GroundingHead(c.dim, dtype=policy, name="region")
         self.place = keras.layers.Dense(c.dim, dtype=policy, name="place")
         self.words = TokenEmbedding(c.vocab_size, c.dim, c.max_length, dtype=policy, name="words")
-        self.write = TextDecoder(
-            self.words, c.decoder_depth, c.num_heads, _MLP_RATIO * c.dim, dtype=policy, name="write"
+        self.writer = TextDecoder(
+            self.words, c.decoder_depth, c.num_heads, _MLP_RATIO * c.dim, dtype=policy, name="writer"
         )
-        self._writer = Writer(self)
+        self._compiled = Writer(self)
         self.compile_once()
 
     def build(self, input_shape=None):
         self.projection.build((None, None, self.config.vision_dim))
         self.place.build((None, None, 4))
-        for layer in (self.mixer, self.region, self.words, self.write):
+        for layer in (self.mixer, self.region, self.words, self.writer):
             layer.build()
         rows, columns = self.config.grid
         initial = keras.initializers.TruncatedNormal(stddev=0.02)
@@ -93,7 +93,7 @@ class DenseCaptioningHead(TaskHead):
             ops.reshape(ops.take_along_axis(outputs[name], index, axis=1), (-1, outputs[name].shape[-1]))
             for name in ("regions", "boxes")
         )
-        logits = self.write(ops.reshape(tokens, (-1, tokens.shape[-1])), *self._memory(regions, boxes))
+        logits = self.writer(ops.reshape(tokens, (-1, tokens.shape[-1])), *self._memory(regions, boxes))
         return ops.reshape(logits, (*tokens.shape, logits.shape[-1]))
 
     def _memory(self, regions, boxes):
@@ -104,14 +104,14 @@ class DenseCaptioningHead(TaskHead):
 
     @property
     def max_new_tokens(self) -> int:
-        return self.write.max_new_tokens
+        return self.writer.max_new_tokens
 
     def prefill(self, regions, boxes, room: int):
         """Begin a caption for each of `regions` (K, dim) in `boxes` (K, 4) cxcywh; see saccade.generate."""
-        return self.write.prefill(*self._memory(regions, boxes), room)
+        return self.writer.prefill(*self._memory(regions, boxes), room)
 
     def step(self, tokens, cache):
-        return self.write.step(tokens, cache)
+        return self.writer.step(tokens, cache)
 
     # -- answers
 
@@ -152,7 +152,7 @@ class DenseCaptioningHead(TaskHead):
         regions, boxes = (
             ops.convert_to_numpy(outputs[name])[rows[:, 0], rows[:, 1]] for name in ("regions", "boxes")
         )
-        tokens, _ = self._writer.generate((regions, boxes), settings)
+        tokens, _ = self._compiled.generate((regions, boxes), settings)
         ends = (*settings.ends, settings.pad_token_id)
         return [_until(row, ends) for row in tokens[: len(kept)].tolist()]
 
