@@ -35,8 +35,8 @@ class DenseCaptioningHead(TaskHead):
         is there, -1e9 where a patch is padded; `regions` float32 (B, N, dim), what the writer reads.
     Raises: SaccadeError: features without the patches of the grid; labels of another shape, more of them than
         patches, longer than max_length.
-    Source: DETR, section 3.1, arXiv:2005.12872 (matching); Dense Relational Captioning and DenseCap,
-        arXiv:1511.07571 (the task). Differs: patches for learned queries, which learn far sooner.
+    Source: DETR, section 3.1, arXiv:2005.12872 (matching); DenseCap, arXiv:1511.07571 (the task). Differs:
+        the patches stand for DETR's learned queries and start near what they have to find.
     """
 
     def __init__(self, config: VLMTaskConfig, **kwargs):
