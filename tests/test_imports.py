@@ -17,9 +17,10 @@ ROWS = (
     ("data", "metrics", "config", "draw"),
     ("backend", "model", "layers", "losses"),
     ("fusion", "recursion"),
-    ("models", "heads", "hub"),
     ("decoding",),
-    ("train", "generate", "reason", "solve", "puzzles", "evaluation", "pipeline", "chat", "search", "export"),
+    ("generate",),
+    ("models", "heads", "hub"),
+    ("train", "reason", "solve", "puzzles", "evaluation", "pipeline", "chat", "search", "export"),
     ("analyse", "serve", "cli", "recipes"),
 )
 ROW_OF = {name: number for number, row in enumerate(ROWS) for name in row}

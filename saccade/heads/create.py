@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from saccade.errors import SaccadeError
+from saccade.heads.dense import DenseCaptioningHead
 from saccade.heads.grounding import VisualGroundingHead
 from saccade.heads.matching import MatchingHead
 from saccade.heads.task import TaskHead, VLMTaskConfig, VLMTaskType
@@ -13,6 +14,7 @@ HEADS: dict[VLMTaskType, type[TaskHead]] = {
     VLMTaskType.VQA: VQAHead,
     VLMTaskType.GROUNDING: VisualGroundingHead,
     VLMTaskType.MATCHING: MatchingHead,
+    VLMTaskType.DENSE_CAPTIONING: DenseCaptioningHead,
 }
 
 
@@ -21,10 +23,15 @@ def create_vlm_head(config: VLMTaskConfig, **kwargs) -> TaskHead:
     return HEADS[config.task](config, **kwargs)
 
 
-def load_vlm_head(folder, dtype: str = "float32") -> TaskHead:
-    """A head that `save` wrote. Raises: SaccadeError: unreadable, altered, or not a head."""
+def load_vlm_head(folder, dtype: str = "float32"):
+    """A head, TaskHead or MultiTaskHead, that `save` wrote.
+
+    Raises: SaccadeError: unreadable, altered, or not a head.
+    """
+    from saccade.heads.multitask import MultiTaskHead  # made of the heads above
+
     name = read_config(folder).get("model")
-    by_name = {head.__name__: head for head in HEADS.values()}
+    by_name = {head.__name__: head for head in (*HEADS.values(), MultiTaskHead)}
     if name not in by_name:
         raise SaccadeError(f"{Path(folder) / CONFIG} describes a {name!r}; heads are {', '.join(by_name)}")
     return by_name[name].load(folder, dtype)

@@ -34,7 +34,10 @@ class DualEncoderHead(keras.layers.Layer):
             self.pools[side].build()
             self.projections[side].build((None, self.dim))
         initial = keras.initializers.Constant(2.659)  # log(1 / 0.07)
-        self.logit_scale = self.add_weight(shape=(), initializer=initial, dtype="float32", name="logit_scale")
+        # Not read in float16, where its gradient, a sum over all pairs, overflows under loss scaling.
+        self.logit_scale = self.add_weight(
+            shape=(), initializer=initial, dtype="float32", autocast=False, name="logit_scale"
+        )
 
     def call(self, features, padding_mask=None, side="image"):
         vector = self.projections[side](self.pools[side](features, padding_mask))

@@ -6,7 +6,7 @@ from keras import ops
 
 from saccade.errors import SaccadeError
 from saccade.fusion.multimodal import MultiModalFusion
-from saccade.heads.region import GroundingHead, best_box
+from saccade.heads.region import GroundingHead, best_box, check_grid
 from saccade.heads.task import TaskHead, VLMTaskConfig
 from saccade.layers.pooling import AttentionPooling
 
@@ -43,11 +43,7 @@ class VisualGroundingHead(TaskHead):
 
     def check(self, batch):
         super().check(batch)
-        shape, grid = tuple(batch["vision_features"].shape), self.config.grid
-        if len(shape) != 3 or shape[1] != grid[0] * grid[1]:
-            raise SaccadeError(
-                f"vision_features are {shape}, a grid of {grid} has {grid[0] * grid[1]} patches; set grid"
-            )
+        check_grid(batch["vision_features"], self.config.grid)
 
     def call(self, batch):
         patches, mask = batch["vision_features"], batch.get("vision_mask")

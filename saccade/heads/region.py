@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from saccade.errors import SaccadeError
 from saccade.layers.normalization import RMSNorm
 from saccade.losses import to_xyxy
 
@@ -78,6 +79,13 @@ class ObjectHead(keras.layers.Layer):
             "attributes": tuple(attributes),
             "boxes": propose_boxes(first[..., :4], grid),
         }
+
+
+def check_grid(features, grid) -> None:
+    """Raise SaccadeError, one line, unless the features (B, N, C) have the patches of the grid."""
+    shape, patches = tuple(features.shape), grid[0] * grid[1]
+    if len(shape) != 3 or shape[1] != patches:
+        raise SaccadeError(f"vision_features are {shape}, a grid of {grid} has {patches} patches; set grid")
 
 
 def patch_centers(grid):

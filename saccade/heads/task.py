@@ -18,6 +18,7 @@ class VLMTaskType(StrEnum):
     VQA = "vqa"
     GROUNDING = "grounding"
     MATCHING = "matching"
+    DENSE_CAPTIONING = "dense_captioning"
 
 
 # What a task needs beside the widths.
@@ -25,8 +26,10 @@ _NEEDS = {
     VLMTaskType.VQA: ("num_answers",),
     VLMTaskType.GROUNDING: ("grid",),
     VLMTaskType.MATCHING: ("embedding_dim",),
+    VLMTaskType.DENSE_CAPTIONING: ("grid", "vocab_size", "max_length", "decoder_depth"),
 }
 
+_WITHOUT_TEXT = (VLMTaskType.DENSE_CAPTIONING,)
 _WITHOUT_PATCHES = ("concat", "q_former", "perceiver")  # their result tells no patch of the text
 _DUAL_HEADS = 8  # DualEncoderHead's pooling
 
@@ -37,22 +40,27 @@ class VLMTaskConfig:
 
     Args:
         task: a VLMTaskType or its value.
-        vision_dim, text_dim: C and D, widths of the features.
+        vision_dim, text_dim: C and D, widths of the features; dense_captioning reads no text.
         dim: width inside.  num_heads: of every attention and pooling; must divide dim.
         fusion: of saccade.fusion.multimodal.STRATEGIES.
-        num_answers: K of vqa.  grid: (rows, columns) of grounding's patches.  embedding_dim: E of matching.
+        num_answers: K of vqa.  embedding_dim: E of matching.
+        grid: (rows, columns) of the patches of grounding and dense_captioning.
+        vocab_size, max_length, decoder_depth: of the writer: V, most tokens, blocks.
     Raises: SaccadeError: no such task or fusion, a size below 1, something the task needs is not given.
     """
 
     task: VLMTaskType
     vision_dim: int
-    text_dim: int
+    text_dim: int | None = None
     dim: int = 256
     num_heads: int = 4
     fusion: str = "attention"
     num_answers: int | None = None
     grid: tuple[int, int] | None = None
     embedding_dim: int | None = None
+    vocab_size: int | None = None
+    max_length: int | None = None
+    decoder_depth: int = 2
 
     def __post_init__(self):
         names = [task.value for task in VLMTaskType]
@@ -61,7 +69,7 @@ class VLMTaskConfig:
         object.__setattr__(self, "task", VLMTaskType(self.task))
         if self.fusion not in STRATEGIES:
             raise SaccadeError(f"no fusion {self.fusion!r}; choose one of {', '.join(STRATEGIES)}")
-        for name in ("vision_dim", "text_dim", "dim", "num_heads", *_NEEDS[self.task]):
+        for name in (*(f"{side}_dim" for side in self.sides), "dim", "num_heads", *_NEEDS[self.task]):
             value = getattr(self, name)
             if value is None or min(value if name == "grid" else (value,)) < 1:
                 raise SaccadeError(f"{name} of {self.task.value} is {value}; give at least 1")
@@ -72,6 +80,12 @@ class VLMTaskConfig:
             raise SaccadeError(f"fusion {self.fusion!r} tells no patch of the text; choose one of {fit}")
         if self.task == VLMTaskType.MATCHING and self.dim % _DUAL_HEADS:
             raise SaccadeError(f"dim of matching is {self.dim}; give a multiple of {_DUAL_HEADS}")
+
+    @property
+    def sides(self) -> dict[str, int | None]:
+        """What the head reads: the width of each side's features."""
+        text = {} if self.task in _WITHOUT_TEXT else {"text": self.text_dim}
+        return {"vision": self.vision_dim, **text}
 
     @classmethod
     def from_json(cls, record: dict) -> "VLMTaskConfig":
@@ -139,7 +153,7 @@ class FusedPool(keras.layers.Layer):
 def check_features(batch: dict, config: VLMTaskConfig) -> None:
     """Raise SaccadeError, one line, unless the features fit the configuration and their masks."""
     rows = {}
-    for side, width in (("vision", config.vision_dim), ("text", config.text_dim)):
+    for side, width in config.sides.items():
         name = f"{side}_features"
         if name not in batch:
             raise SaccadeError(f"the batch has no {name!r}; it has {', '.join(sorted(batch))}")

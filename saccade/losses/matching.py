@@ -6,7 +6,7 @@ from saccade.losses.boxes import box_loss
 from saccade.losses.tokens import binary_cross_entropy, masked_mean
 
 
-def set_loss(boxes, score_logits, targets, mask, extra_cost=None, score_weight: float = 1.0):
+def set_loss(boxes, score_logits, targets, mask, extra_cost=None, score_weight: float = 1.0, kept=None):
     """Match predictions to targets one to one; box loss of the pairs, BCE of every score.
 
     The pairs minimise box_loss - score_weight * sigmoid(score) [+ extra_cost]. A prediction without target is
@@ -16,6 +16,7 @@ def set_loss(boxes, score_logits, targets, mask, extra_cost=None, score_weight: 
         boxes: cxcywh float (B, P, 4).  score_logits: float (B, P).
         targets: xyxy float (B, T, 4).  mask: bool (B, T), True = a target.
         extra_cost: float (B, T, P), for matching only, such as -p[class of the target].
+        kept: bool (B, P), True = a prediction; the others are padding, which no target gets; None = all.
     Returns: loss float32 (B,); match int32 (B, T), the prediction of each target or -1.
     Source: DETR, section 3.1, arXiv:2005.12872. Differs: BCE of a score for the CE of classes; mean over P.
     """
@@ -23,11 +24,24 @@ def set_loss(boxes, score_logits, targets, mask, extra_cost=None, score_weight: 
     targets = ops.where(ops.expand_dims(mask, -1), ops.cast(targets, "float32"), 0.0)
     pairs, _ = box_loss(ops.expand_dims(boxes, 1), ops.expand_dims(targets, 2))
     cost = pairs - score_weight * ops.expand_dims(ops.sigmoid(ops.cast(score_logits, "float32")), 1)
-    match = assign(cost if extra_cost is None else cost + ops.cast(extra_cost, "float32"), mask)
+    cost = cost if extra_cost is None else cost + ops.cast(extra_cost, "float32")
+    match = assign(cost, mask) if kept is None else _assign_kept(cost, mask, kept)
     chosen = ops.equal(ops.expand_dims(match, -1), ops.arange(boxes.shape[1], dtype="int32"))
     fit = masked_mean(ops.sum(ops.where(chosen, pairs, 0.0), axis=-1), match >= 0)
-    scores = binary_cross_entropy(score_logits, ops.any(chosen, axis=1))
-    return fit + score_weight * ops.mean(scores, axis=-1), match
+    kept = ops.ones(score_logits.shape, "bool") if kept is None else kept
+    score_logits = ops.where(kept, score_logits, 0.0)
+    scores = masked_mean(binary_cross_entropy(score_logits, ops.any(chosen, axis=1)), kept)
+    return fit + score_weight * scores, match
+
+
+def _assign_kept(cost, mask, kept):
+    """`assign` among the kept predictions only."""
+    kept = ops.expand_dims(kept, 1)
+    # Dearer than any other: nobody takes padding while a prediction is free; who had to is left without.
+    cost = ops.where(kept, cost, ops.max(cost, axis=(1, 2), keepdims=True) + 1)
+    match = assign(cost, mask)
+    real = ops.take_along_axis(kept[:, 0], ops.maximum(match, 0), axis=1)
+    return ops.where(real, match, -1)
 
 
 def assign(cost, mask):

@@ -108,7 +108,8 @@ def grad_norm_step(
         weights: float (K,).  norms: float (K,), of the unweighted gradients by the last shared weights.
         losses, first_losses: float (K,).  present: bool (K,); the others keep their weight.
     Returns: float32 (K,), its sum that of `weights` before (K, if it was K).
-    Source: GradNorm, equations 1 and 2, arXiv:1711.02257. Differs: no weight falls below 1e-3.
+    Source: GradNorm, equations 1 and 2, arXiv:1711.02257. Differs: no weight falls below
+        1e-3, before all are scaled to the sum.
     """
     weights, norms, losses, first_losses = (
         ops.cast(a, "float32") for a in (weights, norms, losses, first_losses)

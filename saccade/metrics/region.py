@@ -24,6 +24,22 @@ def pairwise_iou(a, b) -> np.ndarray:
     return iou(a[:, None], b[None])
 
 
+def suppress(boxes, scores, overlap: float = 0.5) -> np.ndarray:
+    """Greedy non-maximum suppression: of boxes that overlap, the surest stays.
+
+    Args: boxes: float (N, 4) xyxy.  scores: float (N,); of equal ones the first is the surer.
+        overlap: IoU above which a box is dropped for a surer one that stays.
+    Returns: int64 (K,): what stays, surest first.
+    """
+    order = np.argsort(-np.asarray(scores, np.float64), kind="stable")
+    near = pairwise_iou(boxes, boxes) > overlap
+    stays: list[int] = []
+    for index in order:
+        if not near[index, stays].any():
+            stays.append(int(index))
+    return np.array(stays, np.int64)
+
+
 def grounding_accuracy(predicted, truth, threshold: float = MIN_IOU) -> float:
     """Share of expressions, in [0, 1], whose box has an IoU of at least `threshold` with the true one.
 

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from keras import ops
 
 from saccade import losses
+from saccade.data.text import PAD
+from saccade.errors import SaccadeError
 from saccade.heads.region import best_box, containing_patch
 from saccade.heads.task import VLMTaskType
 
@@ -18,17 +20,31 @@ class HeadLoss:
     | vqa | `answer_targets` (B, K), `answer_types` (B,) optional | sum of BCE + CE of type | `accuracy` |
     | grounding | `box` (B, 4) xyxy, see check_boxes | CE of its centre's patch + L1 + GIoU | `iou` |
     | matching | none: row i fits row i | InfoNCE + BCE of pair and hardest text that is another | `recall` |
+    | dense_captioning | of `region_labels`, stacked | set_loss + CE of matched captions | `iou`, `accuracy` |
 
     data: what the head reads, and the labels above.
+    task: of a MultiTaskHead, the name of the head that learns: one stream for each. The loss is then weighed
+        by the model's `weigh`, whose log variances, if it has any, learn too; metric `task_loss` is the
+        loss before that.
+    Raises: SaccadeError: the model has no head of this name, or is a MultiTaskHead and no task is named.
     Source: vqa: Tips and Tricks for Visual Question Answering, section 3.5, arXiv:1708.02711.
     """
+
+    task: str | None = None
 
     def initial_carry(self, model, batch) -> dict:
         return {}
 
     def __call__(self, model, carry, batch, seed):
-        loss, metrics = _LOSSES[model.config.task](model, model(batch), batch)
-        return ops.mean(loss), carry, metrics, loss.shape[0]
+        heads = getattr(model, "heads", {None: model})
+        if self.task not in heads:
+            raise SaccadeError(f"HeadLoss({self.task!r}): the model's heads are {', '.join(map(str, heads))}")
+        head = heads[self.task]
+        rows, metrics = _LOSSES[head.config.task](head, head(batch), batch)
+        loss = ops.mean(rows)
+        if head is not model:
+            loss, metrics = model.weigh({self.task: loss}), {**metrics, "task_loss": loss}
+        return loss, carry, metrics, rows.shape[0]
 
 
 def _vqa(model, outputs: dict, batch: dict):
@@ -65,4 +81,40 @@ def _alike(texts):
     return ops.matmul(texts, ops.transpose(texts)) > 1 - 1e-5
 
 
-_LOSSES = {VLMTaskType.VQA: _vqa, VLMTaskType.GROUNDING: _grounding, VLMTaskType.MATCHING: _matching}
+def _dense_captioning(model, outputs: dict, batch: dict):
+    boxes, tokens = batch["region_boxes"], batch["region_tokens"]
+    loss, match = losses.set_loss(
+        outputs["boxes"],
+        outputs["score_logits"],
+        boxes,
+        batch["region_mask"],
+        score_weight=_SCORE_WEIGHT,
+        kept=batch.get("vision_mask"),
+    )
+    found = match >= 0  # a truth that no patch was left for has no caption either
+    logits = model.describe(outputs, match, tokens)
+    written = losses.cross_entropy(logits[:, :, :-1], tokens[:, :, 1:])
+    words = ops.not_equal(tokens[:, :, 1:], PAD)
+    loss = loss + losses.masked_mean(losses.masked_mean(written, words), found)
+    chosen = ops.take_along_axis(outputs["boxes"], ops.maximum(match, 0)[:, :, None], axis=1)
+    iou, _ = losses.box_iou(losses.to_xyxy(chosen), boxes)
+    hits = ops.equal(ops.cast(ops.argmax(logits[:, :, :-1], axis=-1), "int32"), tokens[:, :, 1:])
+    words = ops.logical_and(words, ops.expand_dims(found, -1))
+    return loss, {"iou": _share(iou, found), "accuracy": _share(hits, words)}
+
+
+_SCORE_WEIGHT = 4.0  # of few objects among many patches; a mean over all of them
+
+
+def _share(values, mask):
+    """The sum of what counts, and how much does: a metric averaged by weight."""
+    weights = ops.cast(mask, "float32")
+    return ops.sum(ops.where(mask, ops.cast(values, "float32"), 0.0)), ops.sum(weights)
+
+
+_LOSSES = {
+    VLMTaskType.VQA: _vqa,
+    VLMTaskType.GROUNDING: _grounding,
+    VLMTaskType.MATCHING: _matching,
+    VLMTaskType.DENSE_CAPTIONING: _dense_captioning,
+}

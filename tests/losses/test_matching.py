@@ -102,3 +102,13 @@ def test_boxes_apart_or_without_area_have_a_gradient(target):
     gradient = to_numpy(gradients[0])
     assert np.isfinite(gradient).all()
     assert (gradient[..., :2] < 0).all()
+
+
+def test_truths_beyond_the_patches_that_are_there_are_left_out():
+    keep, some = np.array([[False, True, False, True]]), np.array([[True, True, True]])
+    boxes = np.tile(np.array([0.5, 0.5, 0.2, 0.2], np.float32), (1, 4, 1))
+    truths = np.array([[[0, 0, 0.1, 0.1], [0.4, 0.4, 0.6, 0.6], [0.5, 0.4, 0.7, 0.6]]], np.float32)
+    loss, match = losses.set_loss(boxes, np.zeros((1, 4), np.float32), truths, some, kept=keep)
+    assert sorted(to_numpy(match)[0].tolist()) == [-1, 1, 3]
+    assert to_numpy(match)[0, 0] == -1  # the worst fit
+    assert np.isfinite(to_numpy(loss)).all()

@@ -69,3 +69,15 @@ def test_grad_norm_update_leaves_the_absent_alone():
     np.testing.assert_allclose(w[[0, 2]], by_the_paper(np.ones(2), np.array([1, 3]), 1, np.ones(2), 1.5, 0.1))
     layer.update({"vqa": 1.0}, {"vqa": 1.0})
     np.testing.assert_allclose(to_numpy(ops.convert_to_tensor(layer.first_losses)), [2, 0, 5])
+
+
+def test_no_weight_falls_below_the_floor_before_they_are_scaled():
+    # 1 - 1 * 10 would be negative; then [0.001, 1.1] is scaled to the sum before
+    result = to_numpy(losses.grad_norm_step([1.0, 1.0], [10.0, 0.1], [1.0, 1.0], [1.0, 1.0], 1.5, 1.0))
+    np.testing.assert_allclose(result, np.array([0.001, 1.1]) * 2 / 1.101, rtol=1e-5)
+    for _ in range(50):  # it stays there, and comes back once its gradient is the small one
+        result = losses.grad_norm_step(result, [10.0, 0.1], [1.0, 1.0], [1.0, 1.0], 1.5, 1.0)
+    assert (to_numpy(result) > 0).all()
+    np.testing.assert_allclose(to_numpy(result).sum(), 2, rtol=1e-5)
+    back = to_numpy(losses.grad_norm_step([0.002, 1.998], [0.1, 1.0], [1.0, 1.0], [1.0, 1.0], 1.5, 0.1))
+    assert back[0] > 0.002
