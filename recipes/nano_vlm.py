@@ -66,7 +66,7 @@ class Config(BaseModel):
         lora: part -> rank and alpha: nothing else trains, but what `lora_train` names.
         batch, pack, workers, max_bad: see conversation_stream.
         tasks: of scenes, see SceneConversations, by turns; more than questions teach to see: [vqa, vqa,
-            rationale, caption].
+            rationale, retrieve].
         max_hops, num_objects, questions: of scenes; so many questions are asked for each number of hops.
         train: without warmup_steps, 3 % of the steps.
     """
@@ -95,7 +95,7 @@ class Config(BaseModel):
     workers: int = 8
     max_bad: float = 0.01
     vocab_size: int = 1024  # of the scenes' tokenizer
-    tasks: tuple[Literal["vqa", "statement", "rationale", "caption"], ...] = ("vqa",)
+    tasks: tuple[Literal["vqa", "statement", "rationale", "caption", "retrieve"], ...] = ("vqa",)
     max_hops: int = 2
     num_objects: tuple[int, int] = (3, 8)
     questions: int = 500
@@ -221,8 +221,12 @@ def _from_nothing(config: Config, tokenizer: ChatTokenizer) -> NanoVLM:
 
 
 def make_train_config(config: Config, model: NanoVLM) -> TrainConfig:
-    """The settings of the Trainer: a Part for each rate whose part still trains; 0 freezes."""
+    """The settings of the Trainer: a Part for each rate whose part still trains; 0 freezes.
+
+    A part that `train.parts` takes to pieces (`vision/patches`, `vision/(?!patches)`) has no rate of its own.
+    """
     rates = {**RATES[config.published], **config.rates}
+    rates = {name: rate for name, rate in rates.items() if not _in_pieces(name, config.train.parts)}
     trains = {local_path(v, model).split("/")[0] for v in model.trainable_variables}
     parts = {
         name: Part(freeze=True) if rate == 0 else Part(learning_rate_scale=rate)
@@ -233,6 +237,10 @@ def make_train_config(config: Config, model: NanoVLM) -> TrainConfig:
     return config.train.model_copy(
         update={"parts": {**parts, **config.train.parts}, "warmup_steps": warmup, "seed": config.seed}
     )
+
+
+def _in_pieces(name: str, parts: dict[str, Part]) -> bool:
+    return any(pattern.startswith(f"{name}/") for pattern in parts)
 
 
 def recipe(config: Config, out_dir: Path | None) -> Trainer:

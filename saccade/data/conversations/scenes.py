@@ -14,6 +14,7 @@ ASKED = {
     "match": ("{text}", "answer"),
     "rationale": ("{text} Say how you know.", "target"),
     "caption": ("Describe the picture.", "target"),
+    "retrieve": ("Describe every object in order.", "text"),
 }
 
 
@@ -21,7 +22,7 @@ class SceneConversations:
     """Rows of several Sources by turns: with two of them, row 2 i is example i of the first.
 
     A question of a dialogue comes with its earlier turns; a rationale answers a question and says how; a
-    caption answers "Describe the picture."
+    caption answers "Describe the picture."; what `retrieve` looks up is a list of all objects in order.
 
     Raises: SaccadeError: no source, or one whose task makes no conversation.
     """
