@@ -19,7 +19,7 @@ ROWS = (
     ("fusion", "recursion"),
     ("models", "heads", "hub"),
     ("decoding",),
-    ("train", "generate", "reason", "solve", "puzzles", "evaluation", "pipeline", "chat", "search", "export"),
+    tuple("train generate reason solve puzzles evaluation pipeline chat clip search export".split()),
     ("analyse", "serve", "cli", "recipes"),
 )
 ROW_OF = {name: number for number, row in enumerate(ROWS) for name in row}

@@ -122,7 +122,9 @@ def read_model(folder: str | Path, dtype: str = "float32", pixels: tuple | None 
 
 
 def write(folder: Path, model: CLIP) -> None:
-    """Write config.json and model.safetensors as transformers does, into an existing folder.
+    """Write config.json, preprocessor_config.json and model.safetensors as transformers has them.
+
+    The folder exists; what the texts need, tokenizer.json, is the tokenizer's own.
 
     Raises: SaccadeError: the model is neither a CLIP nor a SigLIP as published.
     """
@@ -136,7 +138,16 @@ def write(folder: Path, model: CLIP) -> None:
         )
     ours = {name: np.asarray(ops.convert_to_numpy(v.value)) for name, v in model.named_variables().items()}
     save_tensors(folder / WEIGHTS, to_theirs(weight_map(model.config), ours), {"format": "pt"})
-    (folder / CONFIG).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    side, siglip = model.config.vision.image_size[0], model.config.logit_bias
+    mean, std = (
+        list(value) if isinstance(value, tuple) else [value] * 3
+        for value in (model.config.vision.pixel_mean, model.config.vision.pixel_std)
+    )
+    square = {"height": side, "width": side}
+    pixels = {"image_mean": mean, "image_std": std, "resample": 3, "do_resize": True, "do_normalize": True}
+    pixels |= {"size": square} if siglip else {"size": {"shortest_edge": side}, "crop_size": square}
+    for name, values in ((CONFIG, record), ("preprocessor_config.json", pixels)):
+        (folder / name).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
 
 
 def flat(config: CLIPConfig) -> dict:
