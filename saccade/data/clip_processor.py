@@ -147,6 +147,19 @@ def fitted(image: np.ndarray, side: int, fit: str) -> np.ndarray:
     return np.asarray(picture)[top : top + side, left : left + side]
 
 
+def check_labels(labels: Sequence[str], template: str = "{}") -> list[str]:
+    """The labels, cleaned. Raises: SaccadeError: none, an empty one, one twice, a template without {}."""
+    if template.count("{}") != 1:
+        raise SaccadeError(f"the template {template!r} has no single {{}}; write one where the label goes")
+    if isinstance(labels, str) or not len(labels):
+        raise SaccadeError("there are no labels; give a list of what the image may show")
+    cleaned = [check_text(label) for label in labels]
+    twice = next((label for label in cleaned if cleaned.count(label) > 1), None)
+    if twice is not None:
+        raise SaccadeError(f"the label {twice!r} is there twice; give each once")
+    return cleaned
+
+
 def published_config(folder: Path, siglip: bool, image_size: int, max_length: int) -> CLIPProcessorConfig:
     """The processor of a directory of transformers, from its tokenizer_config.json.
 

@@ -93,7 +93,7 @@ def hardest(images, texts, chunk: int = 1024):
     Returns: index int32 (B,); found bool (B,), False where every text is a match.
     """
     rows, count = images.shape[0], texts.shape[0]
-    images, texts = ops.stop_gradient(images), ops.stop_gradient(texts)
+    images, texts = (ops.stop_gradient(ops.convert_to_tensor(v)) for v in (images, texts))
 
     def read(best, cosine, part, columns):
         same = ops.matmul(texts[:rows], ops.transpose(part)) > 1 - 1e-5

@@ -90,7 +90,14 @@ def siglip_text(dim: int, depth: int, num_heads: int, mlp_dim: int, vocab_size: 
 
 
 PRESETS = {
-    # For 128 px pictures of the scene world; recipes/clip_scenes.py trains it.
+    # For pictures of the scene world; recipes/clip_scenes.py trains them, the first to be quick.
+    "clip_scenes_nano": CLIPConfig(
+        ViTConfig(64, 1, 2, 128, 16, (64, 64), stem=(16, 32), centered=True),
+        TextConfig(
+            1024, 64, 1, 2, 128, 80, 1e-6, "gelu_pytorch_tanh", causal=False, pool="last", head_bias=True
+        ),
+        embedding_dim=32,
+    ),
     "clip_scenes": CLIPConfig(
         ViTConfig(192, 6, 6, 768, 8, (128, 128), stem=(32, 64), centered=True),
         TextConfig(

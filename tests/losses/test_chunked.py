@@ -35,7 +35,7 @@ PAIRS = {
 def value_and_gradients(function, values, weights):
     def total(values):
         rows = function(*values)
-        return ops.sum(rows * weights), rows
+        return ops.sum(rows * ops.convert_to_tensor(weights)), rows
 
     values = [ops.convert_to_tensor(v, "float32") for v in values]
     (_, rows), gradients = backend.value_and_grad(total, values)
