@@ -81,23 +81,27 @@ def chunked_siglip_loss(images, texts, scale, bias=0.0, chunk: int = 1024):
     return loss(images, texts, scale, bias)
 
 
-def hardest(images, texts, chunk: int = 1024):
+def hardest(images, texts, chunk: int = 1024, groups=None):
     """For each image, the text that is most alike and yet no match of it; no gradient.
 
-    `hard_negatives` of the whole matrix, in blocks. A text whose vector is that of the image's own text says
-    the same and is a match too. Exchange the two for the images that are most alike to each text.
+    `hard_negatives` of the whole matrix, in blocks. Exchange the two for the images that are most alike to
+    each text.
 
     Args:
-        images: float32 (B, E).  texts: float32 (C, E), C >= B, of unit length; text i belongs to image i.
+        images: float32 (B, E).  texts: float32 (C, E), C >= B; text i belongs to image i.
         chunk: texts whose similarities exist at once.
+        groups: int32 (C,); texts of one number say the same and match each other's images. None = all differ.
+            (Vectors that are alike are no sign of that: those of hard negatives are, until they are learnt.)
     Returns: index int32 (B,); found bool (B,), False where every text is a match.
     """
     rows, count = images.shape[0], texts.shape[0]
     images, texts = (ops.stop_gradient(ops.convert_to_tensor(v)) for v in (images, texts))
 
-    def read(best, cosine, part, columns):
-        same = ops.matmul(texts[:rows], ops.transpose(part)) > 1 - 1e-5
-        barred = ops.logical_or(ops.logical_or(_own(rows, columns), columns >= count), same)
+    def read(best, cosine, _, columns):
+        barred = ops.logical_or(_own(rows, columns), columns >= count)
+        if groups is not None:
+            there = ops.take(groups, ops.minimum(columns, count - 1), axis=0)
+            barred = ops.logical_or(barred, ops.equal(groups[:rows, None], there))
         cosine = ops.where(barred, -1e30, cosine)
         value, index = ops.max(cosine, axis=1), ops.take(columns, ops.argmax(cosine, axis=1), axis=0)
         better = value > best[0]

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 from keras import ops
 
 from saccade import losses
@@ -15,7 +16,8 @@ class Contrastive:
     `wrong` is the cosine with the hardest text (image) of the batch, mined from the vectors of this step.
 
     data: `images` (B, H, W, 3); `tokens` int32 (B, T); `padding_mask` bool (B, T), may be left out. Row i of
-        one belongs to row i of the other; texts that say the same should not share a batch.
+        one belongs to row i of the other. Rows of the same text are no negatives of each other to the mined
+        term; to the rest of the loss they are, as in the papers: better keep them out of one batch.
 
     Args:
         hard_weight: of the mined term; 0 = none.
@@ -37,8 +39,9 @@ class Contrastive:
         texts = model.embed_texts(batch["tokens"], batch.get("padding_mask"))
         scale = model.scale()
         loss = ops.mean(self._rows(images, texts, scale, model.bias() if model.config.logit_bias else None))
-        to_text, found_texts = self._hard(images, texts, scale)
-        to_image, found_images = self._hard(texts, images, scale)
+        groups = text_groups(batch["tokens"], batch.get("padding_mask"))
+        to_text, found_texts = self._hard(images, texts, scale, groups)
+        to_image, found_images = self._hard(texts, images, scale, groups)
         if self.hard_weight:
             loss = loss + self.hard_weight * (to_text + to_image) / 2
         metrics = {"recall": (found_texts + found_images) / 2, "scale": scale}
@@ -52,11 +55,19 @@ class Contrastive:
             return losses.chunked_info_nce(images, texts, scale, self.chunk)
         return losses.chunked_siglip_loss(images, texts, scale, bias, self.chunk)
 
-    def _hard(self, ones, others, scale):
+    def _hard(self, ones, others, scale, groups):
         """The mined term of one direction, and the share of rows that beat it."""
-        index, found = losses.hardest(ones, others, self.chunk or 1024)
+        index, found = losses.hardest(ones, others, self.chunk or 1024, groups)
         wrong = ops.sum(ones * ops.take(others, index, axis=0), axis=-1)
         own = ops.sum(ones * others, axis=-1)
         rows = ops.where(found, ops.softplus(scale * (wrong - own)), 0.0)
         beaten = ops.logical_or(own > wrong, ops.logical_not(found))
         return ops.mean(rows), ops.mean(ops.cast(beaten, "float32"))
+
+
+def text_groups(tokens, padding_mask=None):
+    """int32 (B,): a number of each text, the same for the same tokens (for others by chance, 1 in 2^32)."""
+    if padding_mask is not None:
+        tokens = ops.where(padding_mask, tokens, -1)
+    factors = np.random.default_rng(0).integers(-(2**31), 2**31, tokens.shape[1]).astype(np.int32) | 1
+    return ops.cast(ops.sum(tokens * ops.convert_to_tensor(factors), axis=1), "int32")

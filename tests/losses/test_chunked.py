@@ -69,12 +69,15 @@ def test_large_logits_stay_finite(name):
 def test_the_hardest_are_those_of_the_whole_matrix(chunk):
     images, texts = vectors()
     texts[9] = texts[2]
+    groups = np.array([0, 1, 2, 3, 4, 5, 6, 7, 8, 2, 4], np.int32)
     cosine = images @ texts.T
-    alike = texts @ texts.T > 1 - 1e-5  # text 9 says what text 2 says
-    expected, there = losses.hard_negatives(cosine, alike[:B])
-    index, found = losses.hardest(images, texts, chunk)
-    np.testing.assert_array_equal(to_numpy(index), to_numpy(expected))
-    np.testing.assert_array_equal(to_numpy(found), to_numpy(there))
+    for alike, given in ((None, None), (groups[:B, None] == groups, ops.convert_to_tensor(groups))):
+        expected, _ = losses.hard_negatives(cosine, alike)
+        index, found = losses.hardest(images, texts, chunk, given)
+        np.testing.assert_array_equal(to_numpy(index), to_numpy(expected))
+        assert to_numpy(found).all()
+    nobody = ops.zeros((C,), "int32")
+    assert not to_numpy(losses.hardest(images, texts, chunk, nobody)[1]).any()
     assert to_numpy(losses.hardest(images[:1], texts[:1], chunk)[1]).tolist() == [False]
 
 
