@@ -12,8 +12,11 @@ from saccade import losses
 class Contrastive:
     """InfoNCE, or the sigmoid loss for a model with `logit_bias`, and a term of mined hard negatives.
 
-    loss = mean over rows + hard_weight * mean of log(1 + exp(scale * (wrong - own))) / 2, both ways, where
-    `wrong` is the cosine with the hardest text (image) of the batch, mined from the vectors of this step.
+        loss = mean over rows + hard_weight * recall * mean of log(1 + exp(scale * (wrong - own)))
+
+    `wrong` is the cosine with the hardest text (image) of the batch, mined from the vectors of this step; the
+    mean is over rows and both ways. `recall`, the share of rows that beat it, lets the term wait until the
+    model tells pairs apart: from the start, the hardest negatives make all vectors collapse into one.
 
     data: `images` (B, H, W, 3); `tokens` int32 (B, T); `padding_mask` bool (B, T), may be left out. Row i of
         one belongs to row i of the other. Rows of the same text are no negatives of each other to the mined
@@ -42,9 +45,10 @@ class Contrastive:
         groups = text_groups(batch["tokens"], batch.get("padding_mask"))
         to_text, found_texts = self._hard(images, texts, scale, groups)
         to_image, found_images = self._hard(texts, images, scale, groups)
+        recall = (found_texts + found_images) / 2
         if self.hard_weight:
-            loss = loss + self.hard_weight * (to_text + to_image) / 2
-        metrics = {"recall": (found_texts + found_images) / 2, "scale": scale}
+            loss = loss + self.hard_weight * recall * (to_text + to_image) / 2
+        metrics = {"recall": recall, "scale": scale}
         return loss, carry, metrics, images.shape[0]
 
     def _rows(self, images, texts, scale, bias):
