@@ -193,16 +193,16 @@ def published_pixels(folder: Path) -> tuple | None:
     record = image_record(folder)
     if "image_mean" not in record and "image_std" not in record:
         return None
-    mean, std = (record.get(name) for name in ("image_mean", "image_std"))
-    for value in (mean, std):
+    found = []
+    for name in ("image_mean", "image_std"):
+        value = record.get(name)
         numbers = isinstance(value, list) and all(isinstance(x, float | int) for x in value)
-        if not numbers or len(value) != 3:
+        if not numbers or len(value) != 3 or (name == "image_std" and min(value) <= 0):
             raise SaccadeError(
-                f"{folder}: image_mean is {mean!r}, image_std {std!r}; three numbers each are meant"
+                f"{folder}: {name} is {value!r}; three numbers are meant, of image_std positive ones"
             )
-    if min(std) <= 0:
-        raise SaccadeError(f"{folder}: image_std is {std!r}; positive numbers are meant")
-    return tuple(mean), tuple(std)
+        found.append(tuple(value))
+    return found[0], found[1]
 
 
 def _check_images(folder: Path, siglip: bool, side: int) -> None:

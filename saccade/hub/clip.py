@@ -144,7 +144,13 @@ def write(folder: Path, model: CLIP) -> None:
         for value in (model.config.vision.pixel_mean, model.config.vision.pixel_std)
     )
     square = {"height": side, "width": side}
-    pixels = {"image_mean": mean, "image_std": std, "resample": 3, "do_resize": True, "do_normalize": True}
+    pixels: dict = {
+        "image_mean": mean,
+        "image_std": std,
+        "resample": 3,
+        "do_resize": True,
+        "do_normalize": True,
+    }
     pixels |= {"size": square} if siglip else {"size": {"shortest_edge": side}, "crop_size": square}
     for name, values in ((CONFIG, record), ("preprocessor_config.json", pixels)):
         (folder / name).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")

@@ -166,8 +166,8 @@ def test_what_a_published_directory_says(tmp_path):
         ({"resample": 2}, "resample is 2; this version does 3 only"),
         ({"size": {"shortest_edge": 256}}, "size is .*256"),
         ({"do_center_crop": False}, "do_center_crop is False"),
-        ({"image_mean": [0.5, 0.5], "image_std": [1, 1, 1]}, "three numbers each"),
-        ({"image_mean": [0.5] * 3, "image_std": [1, 0, 1]}, "positive numbers"),
+        ({"image_mean": [0.5, 0.5], "image_std": [1, 1, 1]}, "three numbers are meant"),
+        ({"image_mean": [0.5] * 3, "image_std": [1, 0, 1]}, "of image_std positive ones"),
     ],
 )
 def test_image_processors_that_are_refused(tmp_path, record, message):
