@@ -1,4 +1,4 @@
-"""Published CLIPs and SigLIPs: what transformers says of them (golden), there and back, and what is refused."""
+"""Published CLIPs and SigLIPs: what transformers says of them (golden), there and back, and refusals."""
 
 import clips
 import numpy as np

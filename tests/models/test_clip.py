@@ -1,4 +1,4 @@
-"""What CLIP and SigLIP must keep: masks, rows, precision, saving, gradients; and what their objective says."""
+"""What CLIP and SigLIP must keep: masks, rows, precision, saving, gradients; and their objective."""
 
 import functools
 import json
