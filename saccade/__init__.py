@@ -11,6 +11,10 @@ os.environ.setdefault("KERAS_BACKEND", "jax")
 _WHERE = {
     "load": "saccade.pipeline",
     "Pipeline": "saccade.pipeline",
+    "CLIP": "saccade.models.clip",
+    "CLIPConfig": "saccade.models.clip",
+    "CLIPPipeline": "saccade.clip",
+    "CLIPProcessor": "saccade.data.clip_processor",
     "ChatPipeline": "saccade.chat",
     "ChatProcessor": "saccade.data.chat_processor",
     "HRM": "saccade.models.trm",

@@ -256,10 +256,15 @@ class PresetInfo(Result):
 
 
 def presets() -> list[PresetInfo]:
-    """The architectures of nanoVLM, smallest first; their parameters are counted, not claimed."""
-    from saccade.models.nano_vlm import PRESETS, NanoVLM
+    """The architectures of nanoVLM and CLIP, smallest first; their parameters are counted, not claimed."""
+    from saccade.models import clip, nano_vlm
 
-    found = [PresetInfo(n, "NanoVLM", NanoVLM.count_parameters(c)) for n, c in PRESETS.items()]
+    kinds = (nano_vlm.NanoVLM, nano_vlm.PRESETS), (clip.CLIP, clip.PRESETS)
+    found = [
+        PresetInfo(name, model.__name__, model.count_parameters(config))
+        for model, table in kinds
+        for name, config in table.items()
+    ]
     return sorted(found, key=lambda info: info.parameters)
 
 
@@ -285,9 +290,10 @@ def find_model(name_or_folder: str | Path) -> Path:
 
 
 def load(name_or_folder: str | Path = "vlm_hrm_scenes"):
-    """A bundled model by name, a directory (of a recipe, or in nanoVLM's format), or a name of the hub.
+    """A bundled model by name, a directory (a recipe's, nanoVLM's, CLIP's or SigLIP's), or a name of the hub.
 
-    Returns: a Pipeline for a VLM-HRM, a ChatPipeline for a NanoVLM, a PuzzleModel for a TRM or HRM.
+    Returns: a Pipeline for a VLM-HRM, a ChatPipeline for a NanoVLM, a CLIPPipeline for a CLIP or SigLIP, a
+        PuzzleModel for a TRM or HRM.
     Raises: SaccadeError: no such model or directory; altered or unreadable files.
     """
     from saccade import backend
@@ -305,6 +311,10 @@ def load(name_or_folder: str | Path = "vlm_hrm_scenes"):
         from saccade import chat
 
         return chat.read(folder)
+    if record.get("model") == "CLIP" or record.get("model_type") in ("clip", "siglip"):
+        from saccade import clip
+
+        return clip.read(folder)
     from saccade.data.processor import Processor
     from saccade.models.vlm_hrm import VLMHRM
 

@@ -8,7 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 import saccade
-from saccade.cli import look, scenes, solve, training
+from saccade.cli import classify, look, scenes, solve, training
 from saccade.cli.output import print_error, tell_warnings, wants_json
 from saccade.errors import SaccadeError
 
@@ -65,6 +65,7 @@ def _root(
 
 
 look.register(app)
+classify.register(app)
 scenes.register(app)
 training.register(app)
 solve.register(app)

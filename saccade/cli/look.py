@@ -23,16 +23,19 @@ ThresholdOption: Any = typer.Option(
 )
 
 
-def load_pipeline(name: str, verb: str = "ask"):
-    """The model of that name, which must see and read, and know the verb."""
+def load_pipeline(name: str, *verbs: str):
+    """The model of that name, which must see and read, and know one of the verbs ("ask" if none is named)."""
     import saccade
 
     model = saccade.load(name)
-    if not hasattr(model, "ask"):
-        raise SaccadeError(f"{name} is a model of puzzles; use `saccade solve`, or another --model")
-    if not hasattr(model, verb):
-        raise SaccadeError(f"{name} answers questions, but has no {verb!r}; use `saccade ask`")
-    return model
+    verbs = verbs or ("ask",)
+    if any(hasattr(model, verb) for verb in verbs):
+        return model
+    if hasattr(model, "classify"):
+        raise SaccadeError(f"{name} compares images and texts, no {verbs[0]!r}; use `saccade classify`")
+    if hasattr(model, "ask"):
+        raise SaccadeError(f"{name} answers questions, but has no {verbs[0]!r}; use `saccade ask`")
+    raise SaccadeError(f"{name} is a model of puzzles; use `saccade solve`, or another --model")
 
 
 def logit(share: float | None) -> float | None:

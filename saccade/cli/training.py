@@ -64,7 +64,7 @@ def evaluate(
     from saccade.evaluation import evaluate as measure
 
     result = measure(
-        load_pipeline(model),
+        load_pipeline(model, "ask", "retrieve"),
         data=data,
         task=str(task),
         num=num,

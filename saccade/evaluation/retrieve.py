@@ -27,8 +27,17 @@ def check_gallery(num: int) -> None:
 
 def measure_retrieval(run: Run, rerank: int) -> tuple[dict, list[dict]]:
     """Scores both ways and the prediction for each text. `run.items` are total / 2 examples with twins."""
-    items, gallery = _gallery(run)
-    vectors = _embed(run, gallery)
+    items = _items(run)
+    gallery = {}
+    if hasattr(run.pipeline, "reasoner"):
+        gallery = _gallery(run, items)
+        vectors = _embed(run, gallery)
+    else:  # a CLIP, which is a dual encoder and nothing else
+        rerank = 0
+        vectors = {
+            "images": run.pipeline.embed_images([item.example.image for item in items]),
+            "texts": run.pipeline.embed_texts([item.example.text for item in items]),
+        }
     similarity = vectors["images"] @ vectors["texts"].T  # [image, text]
     twins = np.arange(len(items)) ^ 1
     ways = {"text_to_image": similarity.T, "image_to_text": similarity}
@@ -48,11 +57,15 @@ def measure_retrieval(run: Run, rerank: int) -> tuple[dict, list[dict]]:
     return _headline(scores, "reranked"), rows
 
 
-def _gallery(run: Run) -> tuple[list[Item], dict[str, np.ndarray]]:
+def _items(run: Run) -> list[Item]:
     items = []
     for item in run.items:
         pair = (item.example, item.example.pair)
         items += [Item(f"{item.id}-{side}", example) for side, example in zip("ab", pair, strict=True)]
+    return items
+
+
+def _gallery(run: Run, items: list[Item]) -> dict[str, np.ndarray]:
     examples = [item.example for item in items]
     length = common_length(run.pipeline.processor, examples)
     parts = [
@@ -60,7 +73,7 @@ def _gallery(run: Run) -> tuple[list[Item], dict[str, np.ndarray]]:
         for i in range(0, len(examples), run.batch_size)
     ]
     names = ("images", "tokens", "padding_mask")
-    return items, {name: np.concatenate([part[name] for part in parts]) for name in names}
+    return {name: np.concatenate([part[name] for part in parts]) for name in names}
 
 
 def _batches(run: Run, gallery: dict, images: np.ndarray, texts: np.ndarray):

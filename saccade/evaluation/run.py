@@ -74,6 +74,9 @@ def evaluate(
     Raises: SaccadeError: an unknown name, a missing folder, an odd gallery.
     """
     _check(data, task, num, batch_size, rerank, orders, folder)
+    reasons = hasattr(pipeline, "reasoner")
+    if not reasons and (data, task) != ("scenes", "retrieve"):
+        raise SaccadeError(f"this model cannot be measured by {data}, task {task}; use scenes, task retrieve")
     started = time.perf_counter()
     run = _plan(pipeline, data, task, num, seed, split, batch_size, threshold, folder, orders, options)
     run.progress = progress
@@ -93,8 +96,7 @@ def evaluate(
         **({"model": name} if name else {}),
         **{"data": data, "task": task, **origin, "num": count},
         "rule": RULES["nlvr" if data == "nlvr" else task],
-        "decoding": _decoding(run, task, rerank),
-        "threshold": run.threshold,
+        **({"decoding": _decoding(run, task, rerank), "threshold": run.threshold} if reasons else {}),
         **measured,
         "seconds": round(time.perf_counter() - started, 2),
         "versions": environment(pipeline.model),
@@ -176,7 +178,8 @@ def _check(data, task, num, batch_size, rerank, orders, folder):
 
 
 def _plan(pipeline, data, task, num, seed, split, batch_size, threshold, folder, orders, options) -> Run:
-    threshold = float(pipeline.model.config.halt_threshold if threshold is None else threshold)
+    own = getattr(pipeline.model.config, "halt_threshold", 0.0)  # what does not reason never halts
+    threshold = float(own if threshold is None else threshold)
     threshold = min(max(threshold, -_MOST), _MOST)  # JSON has no infinity
     if data == "nlvr":
         items, count = nlvr_items(folder, num, orders)

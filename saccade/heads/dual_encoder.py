@@ -40,10 +40,19 @@ class DualEncoderHead(keras.layers.Layer):
         )
 
     def call(self, features, padding_mask=None, side="image"):
-        vector = self.projections[side](self.pools[side](features, padding_mask))
-        return vector * ops.rsqrt(ops.sum(ops.square(vector), axis=-1, keepdims=True) + 1e-12)
+        return unit(self.projections[side](self.pools[side](features, padding_mask)))
 
     def similarity(self, images, texts):
         """float32 (B, C): scaled cosine of every image (B, E) with every text (C, E)."""
-        scale = ops.minimum(ops.exp(ops.convert_to_tensor(self.logit_scale)), 100.0)
-        return scale * ops.matmul(images, ops.transpose(texts))
+        return clamped_scale(self.logit_scale) * ops.matmul(images, ops.transpose(texts))
+
+
+def unit(vector):
+    """Float (..., E) at unit length, float32; a zero vector stays zero."""
+    vector = ops.cast(vector, "float32")
+    return vector * ops.rsqrt(ops.sum(ops.square(vector), axis=-1, keepdims=True) + 1e-12)
+
+
+def clamped_scale(logit_scale):
+    """exp(logit_scale), at most 100: what multiplies a cosine. Source: CLIP, section 2.5."""
+    return ops.minimum(ops.exp(ops.convert_to_tensor(logit_scale)), 100.0)

@@ -9,7 +9,10 @@ from pathlib import Path
 
 from saccade.errors import SaccadeError
 
-CONFIGS = ("config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json")
+CONFIGS = (
+    "config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json",
+    "preprocessor_config.json", "processor_config.json",
+)  # fmt: skip
 WEIGHTS = ("model.safetensors", "model-*.safetensors", "model.safetensors.index.json")
 _NAME = re.compile(r"(?P<name>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?")
 _SHA256 = re.compile(r"[0-9a-f]{64}")

@@ -3,6 +3,8 @@
 import keras
 from keras import ops
 
+from saccade.layers.attention import Attention
+from saccade.layers.mlp import MLP
 from saccade.layers.normalization import softmax
 
 
@@ -42,3 +44,46 @@ class AttentionPooling(keras.layers.Layer):
         parts = ops.reshape(x, (-1, x.shape[1], self.num_heads, self.dim // self.num_heads))
         pooled = ops.einsum("bna,bnae->bae", ops.cast(weights, x.dtype), parts)
         return ops.reshape(pooled, (-1, self.dim))
+
+
+class ProbePooling(keras.layers.Layer):
+    """A learned query reads the set, then an MLP with a residual: SigLIP's "MAP" head.
+
+        h = Attention(probe, x);  h + MLP(LayerNorm(h))
+
+    Args: dim, num_heads, mlp_dim: widths.  epsilon: of the norm.  activation: of the MLP.
+    Call:
+        x: float (B, N, D).
+        padding_mask: bool (B, N), True = keep; None = all.
+    Returns: float (B, D), dtype of x.
+    Source: Scaling Vision Transformers, section 3.2, arXiv:2106.04560; SigLIP, arXiv:2303.15343.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        mlp_dim: int,
+        epsilon: float = 1e-6,
+        activation: str = "gelu_pytorch_tanh",
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.dim = dim
+        policy = self.dtype_policy
+        self.attention = Attention(dim, num_heads, use_bias=True, dtype=policy, name="attention")
+        self.norm = keras.layers.LayerNormalization(epsilon=epsilon, dtype=policy, name="norm")
+        self.mlp = MLP(dim, mlp_dim, activation=activation, dtype=policy, name="mlp")
+
+    def build(self, input_shape=None):
+        normal = keras.initializers.TruncatedNormal(stddev=self.dim**-0.5)
+        self.probe = self.add_weight(shape=(1, 1, self.dim), initializer=normal, name="probe")
+        self.attention.build()
+        self.norm.build((None, None, self.dim))
+        self.mlp.build()
+
+    def call(self, x, padding_mask=None):
+        probe = ops.broadcast_to(ops.cast(self.probe, x.dtype), (ops.shape(x)[0], 1, self.dim))
+        mask = None if padding_mask is None else ops.expand_dims(padding_mask, 1)
+        read = self.attention(probe, x, mask)
+        return (read + self.mlp(self.norm(read)))[:, 0]

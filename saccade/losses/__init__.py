@@ -1,6 +1,7 @@
 """Losses, one value per example in float32. Models compute none; objectives call these."""
 
 from saccade.losses.boxes import box_iou, box_loss, to_xyxy
+from saccade.losses.chunked import chunked_info_nce, chunked_siglip_loss, hardest
 from saccade.losses.contrastive import (
     hard_negatives,
     info_nce,
@@ -29,9 +30,12 @@ __all__ = [
     "binary_cross_entropy",
     "box_iou",
     "box_loss",
+    "chunked_info_nce",
+    "chunked_siglip_loss",
     "cross_entropy",
     "grad_norm_step",
     "hard_negatives",
+    "hardest",
     "info_nce",
     "itm_loss",
     "listwise_loss",

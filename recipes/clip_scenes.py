@@ -1,0 +1,164 @@
+"""A CLIP on the scene world: pictures and their descriptions, every picture beside its minimal-edit twin.
+
+    saccade train recipes/clip_scenes.py --out runs/clip_scenes
+    saccade train recipes/clip_scenes.py sigmoid=true --out runs/siglip_scenes
+    saccade train recipes/clip_scenes.py --smoke
+
+Every `train.eval_every` steps `eval/r@1` among `gallery` held-out pictures in pairs of twins goes into the
+log. Writes out/model (the moving average of the weights, in bfloat16) at every checkpoint; `saccade evaluate
+out/model --task retrieve` measures it and `saccade classify` uses it.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+
+import keras
+from pydantic import BaseModel, ConfigDict
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+
+from saccade import backend
+from saccade.clip import CLIPPipeline
+from saccade.data.chat import ChatTokenizer
+from saccade.data.clip_processor import CLIPProcessor, CLIPProcessorConfig
+from saccade.data.pairs import CollatePairs
+from saccade.data.scenes import Source, lexicon
+from saccade.data.scenes.kept import Kept
+from saccade.evaluation import evaluate as measure
+from saccade.models.clip import CLIP, PRESETS
+from saccade.train.config import TrainConfig
+from saccade.train.contrastive import Contrastive
+from saccade.train.stream import Stream
+from saccade.train.trainer import Trainer
+
+BOS, EOS = "<|startoftext|>", "<|endoftext|>"
+
+
+class Config(BaseModel):
+    """Everything that can be overridden.
+
+    Args:
+        sigmoid: SigLIP's loss and bias instead of InfoNCE.
+        pairs: of twins in a batch; a batch has twice as many rows.
+        hard_weight, chunk: see Contrastive.
+        distinct: so many pairs, drawn once and kept; None = always new ones.
+        workers: processes that draw.  gallery: pictures among which eval/r@1 is measured.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    preset: str = "clip_scenes"
+    precision: str = "mixed_bfloat16"
+    sigmoid: bool = False
+    vocab_size: int = 1024
+    num_objects: tuple[int, int] = (3, 8)
+    pairs: int = 256
+    hard_weight: float = 0.5
+    chunk: int | None = None
+    distinct: int | None = None
+    workers: int = 14
+    gallery: int = 1000
+    seed: int = 1
+    train: TrainConfig = TrainConfig(
+        steps=4_000,
+        optimizer="muon",
+        learning_rate=2e-3,
+        warmup_steps=200,
+        min_ratio=0.02,
+        weight_decay=0.05,
+        ema_decay=0.998,
+        log_every=100,
+        save_every=1_000,
+        eval_every=500,
+        time_limit_s=560,
+    )
+
+
+SMOKE = {
+    "preset": "clip_scenes_nano",
+    "precision": "float32",
+    "pairs": 4,
+    "workers": 0,
+    "gallery": 8,
+    "train.steps": 3,
+    "train.warmup_steps": 1,
+    "train.log_every": 1,
+    "train.save_every": 3,
+    "train.eval_every": 3,
+}
+
+
+def make_tokenizer(config: Config) -> ChatTokenizer:
+    """Lower-case byte-level BPE of the descriptions; every word often enough to become one token."""
+    source = Source("retrieve", seed=config.seed, num_objects=config.num_objects)
+    texts = [source[i].text for i in range(300)]
+    bpe = Tokenizer(models.BPE())
+    bpe.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    bpe.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=config.vocab_size,
+        special_tokens=[BOS, EOS],
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    bpe.train_from_iterator([*texts, *[" ".join(lexicon())] * 50], trainer)
+    return ChatTokenizer(bpe, EOS)
+
+
+def make_pipeline(config: Config) -> CLIPPipeline:
+    """A fresh model of the preset and its processor."""
+    tokenizer = make_tokenizer(config)
+    chosen = PRESETS[config.preset]
+    text = replace(chosen.text, vocab_size=tokenizer.vocab_size)
+    settings = CLIPProcessorConfig(
+        image_size=chosen.vision.image_size[0],
+        fit="letterbox",
+        max_length=text.max_length,
+        bos=BOS,
+        eos=EOS,
+        pad=EOS,
+        mask=True,
+    )
+    backend.seed_everything(config.seed)
+    architecture = replace(chosen, text=text, logit_bias=config.sigmoid)
+    model = CLIP(architecture, dtype=keras.DTypePolicy(config.precision))
+    return CLIPPipeline(model, CLIPProcessor(tokenizer, settings))
+
+
+def recipe(config: Config, out_dir: Path | None) -> Trainer:
+    pipeline = make_pipeline(config)
+    source = Source("retrieve", seed=config.seed, num_objects=config.num_objects)
+    if config.distinct:
+        source = Kept(source, config.distinct)
+    stream = Stream(
+        source,
+        CollatePairs(pipeline.processor),
+        Contrastive(config.hard_weight, config.chunk),
+        2 * config.pairs,
+        workers=config.workers,
+        shuffle=config.distinct is not None,
+        items=config.pairs,
+    )
+
+    def evaluate(model) -> dict[str, float]:
+        scores = measure(
+            pipeline,
+            task="retrieve",
+            split="val",
+            num=config.gallery,
+            num_objects=config.num_objects,
+            progress=False,
+        )
+        ways = [scores[way]["dual"] for way in ("text_to_image", "image_to_text")]
+        means = {name: sum(way[name] for way in ways) / 2 for name in ("r@5", "before_twin")}
+        return {"r@1": scores["r@1"], **means}
+
+    def export(trainer: Trainer) -> None:
+        if out_dir is not None:
+            if config.train.ema_decay is not None:
+                trainer.use_ema()
+            pipeline.save(out_dir / "model", dtype="bfloat16")
+
+    return Trainer(
+        pipeline.model, {"pairs": stream}, config.train, out_dir, on_save=export, evaluate=evaluate
+    )

@@ -1,0 +1,48 @@
+"""The recipe of the scene world's CLIP: texts that fit, a run of either loss, a model that loads."""
+
+import json
+
+import numpy as np
+import pytest
+
+import saccade
+from saccade.data.scenes import Source
+from saccade.data.scenes import builders as builders_module
+from saccade.train.recipe import load_recipe, make_config
+
+
+@pytest.fixture(scope="module")
+def module(repository):
+    return load_recipe(repository / "recipes" / "clip_scenes.py")
+
+
+def test_every_description_fits(module):
+    config = module.Config()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(builders_module, "render", lambda scene: None)  # texts alone are wanted
+        tokenizer = module.make_tokenizer(config)
+        source = Source("retrieve", split="val", seed=7, num_objects=config.num_objects)
+        examples = [source[i] for i in range(300)]
+    lengths = [len(tokenizer.encode(e.text).ids) + 2 for x in examples for e in (x, x.pair)]
+    assert 40 < max(lengths) <= module.PRESETS[config.preset].text.max_length
+    assert tokenizer.vocab_size <= config.vocab_size
+
+
+@pytest.mark.parametrize("sigmoid", [False, True])
+def test_a_whole_run(module, tmp_path, sigmoid):
+    overrides = [f"sigmoid={sigmoid}", "chunk=4", "num_objects=[3,3]", "distinct=12"]
+    config = make_config(module, overrides, smoke=True)
+    run = module.recipe(config, tmp_path)
+    assert run.model.config.logit_bias == sigmoid
+    stream = run.streams["pairs"]
+    batch = next(stream.batches(0))
+    assert batch["images"].shape == (8, 64, 64, 3)
+    assert batch["tokens"].shape == batch["padding_mask"].shape == (8, 80)
+    assert run.fit().steps == 3
+    log = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert {"eval/r@1", "eval/r@5", "eval/before_twin"} <= log[-1].keys()
+    assert np.isfinite(log[0]["loss"])
+    pipeline = saccade.load(tmp_path / "model")
+    example = stream.source[0]
+    (result,) = pipeline.classify([example.image], [example.text, example.pair.text])
+    assert {label.text for label in result.labels} == {example.text, example.pair.text}
