@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from keras import ops
 
 from saccade import losses
-from saccade.heads.region import best_box, containing_patch
 from saccade.heads.task import VLMTaskType
+from saccade.train.objectives import ground_loss
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,7 @@ class HeadLoss:
     | task | labels in the batch | loss | metric |
     |---|---|---|---|
     | vqa | `answer_targets` (B, K), `answer_types` (B,) optional | sum of BCE + CE of type | `accuracy` |
-    | grounding | `box` (B, 4) xyxy, see check_boxes | CE of its centre's patch + L1 + GIoU | `iou` |
+    | grounding | `box` (B, 4) xyxy, see check_boxes | `ground_loss`: CE of its centre's patch + L1 + GIoU | `iou` |
     | matching | none: row i fits row i | InfoNCE + BCE of pair and hardest text that is another | `recall` |
 
     data: what the head reads, and the labels above.
@@ -41,12 +41,8 @@ def _vqa(model, outputs: dict, batch: dict):
 
 
 def _grounding(model, outputs: dict, batch: dict):
-    patch = containing_patch(batch["box"], model.config.grid)
-    proposed = ops.take_along_axis(outputs["boxes"], patch[:, None, None], axis=1)[:, 0]
-    loss = losses.cross_entropy(outputs["score_logits"], patch)
-    chosen, _ = best_box(outputs)
-    iou, _ = losses.box_iou(chosen, batch["box"])
-    return loss + losses.box_loss(proposed, batch["box"])[0], {"iou": ops.mean(iou)}
+    loss, iou = ground_loss(outputs, batch["box"], model.config.grid)
+    return loss, {"iou": ops.mean(iou)}
 
 
 def _matching(model, outputs: dict, batch: dict):
