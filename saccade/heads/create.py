@@ -3,6 +3,8 @@
 from pathlib import Path
 
 from saccade.errors import SaccadeError
+from saccade.heads.captioning import CaptioningHead
+from saccade.heads.dialogue import DialogueHead
 from saccade.heads.grounding import VisualGroundingHead
 from saccade.heads.matching import MatchingHead
 from saccade.heads.task import TaskHead, VLMTaskConfig, VLMTaskType
@@ -13,6 +15,8 @@ HEADS: dict[VLMTaskType, type[TaskHead]] = {
     VLMTaskType.VQA: VQAHead,
     VLMTaskType.GROUNDING: VisualGroundingHead,
     VLMTaskType.MATCHING: MatchingHead,
+    VLMTaskType.CAPTIONING: CaptioningHead,
+    VLMTaskType.DIALOGUE: DialogueHead,
 }
 
 

@@ -18,6 +18,8 @@ class VLMTaskType(StrEnum):
     VQA = "vqa"
     GROUNDING = "grounding"
     MATCHING = "matching"
+    CAPTIONING = "captioning"
+    DIALOGUE = "dialogue"
 
 
 # What a task needs beside the widths.
@@ -25,8 +27,12 @@ _NEEDS = {
     VLMTaskType.VQA: ("num_answers",),
     VLMTaskType.GROUNDING: ("grid",),
     VLMTaskType.MATCHING: ("embedding_dim",),
+    VLMTaskType.CAPTIONING: ("vocab_size", "max_length", "depth"),
+    VLMTaskType.DIALOGUE: ("vocab_size", "max_length", "depth", "max_turns"),
 }
 
+_LEAST = {"vocab_size": 4, "max_length": 2}  # three specials and a word; BOS and a word
+_TEXT_OPTIONAL = (VLMTaskType.CAPTIONING,)
 _WITHOUT_PATCHES = ("concat", "q_former", "perceiver")  # their result tells no patch of the text
 _DUAL_HEADS = 8  # DualEncoderHead's pooling
 
@@ -37,22 +43,28 @@ class VLMTaskConfig:
 
     Args:
         task: a VLMTaskType or its value.
-        vision_dim, text_dim: C and D, widths of the features.
+        vision_dim, text_dim: C and D, widths of the features; captioning may have text_dim=None: images only.
         dim: width inside.  num_heads: of every attention and pooling; must divide dim.
         fusion: of saccade.fusion.multimodal.STRATEGIES.
         num_answers: K of vqa.  grid: (rows, columns) of grounding's patches.  embedding_dim: E of matching.
+        vocab_size, max_length, depth: V, longest text with BOS and EOS, blocks of the decoder, of captioning
+            and dialogue.  max_turns: rounds of a dialogue, the present one counted.
     Raises: SaccadeError: no such task or fusion, a size below 1, something the task needs is not given.
     """
 
     task: VLMTaskType
     vision_dim: int
-    text_dim: int
+    text_dim: int | None
     dim: int = 256
     num_heads: int = 4
     fusion: str = "attention"
     num_answers: int | None = None
     grid: tuple[int, int] | None = None
     embedding_dim: int | None = None
+    vocab_size: int | None = None
+    max_length: int | None = None
+    depth: int | None = None
+    max_turns: int | None = None
 
     def __post_init__(self):
         names = [task.value for task in VLMTaskType]
@@ -63,8 +75,11 @@ class VLMTaskConfig:
             raise SaccadeError(f"no fusion {self.fusion!r}; choose one of {', '.join(STRATEGIES)}")
         for name in ("vision_dim", "text_dim", "dim", "num_heads", *_NEEDS[self.task]):
             value = getattr(self, name)
-            if value is None or min(value if name == "grid" else (value,)) < 1:
-                raise SaccadeError(f"{name} of {self.task.value} is {value}; give at least 1")
+            if name == "text_dim" and value is None and self.task in _TEXT_OPTIONAL:
+                continue
+            least = _LEAST.get(name, 1)
+            if value is None or min(value if name == "grid" else (value,)) < least:
+                raise SaccadeError(f"{name} of {self.task.value} is {value}; give at least {least}")
         if self.dim % self.num_heads:
             raise SaccadeError(f"num_heads={self.num_heads} does not divide dim={self.dim}; choose a divisor")
         if self.task == VLMTaskType.GROUNDING and self.fusion in _WITHOUT_PATCHES:
@@ -141,11 +156,17 @@ def check_features(batch: dict, config: VLMTaskConfig) -> None:
     rows = {}
     for side, width in (("vision", config.vision_dim), ("text", config.text_dim)):
         name = f"{side}_features"
+        if side == "text" and config.task in _TEXT_OPTIONAL and batch.get(name) is None:
+            continue
         if name not in batch:
             raise SaccadeError(f"the batch has no {name!r}; it has {', '.join(sorted(batch))}")
         shape = tuple(batch[name].shape)
         if len(shape) not in (2, 3):
             raise SaccadeError(f"{name} are {shape}; give (rows, tokens, width) or (rows, width)")
+        if width is None:
+            raise SaccadeError(
+                f"the batch has {name}, this head reads images only; leave them out, or set text_dim"
+            )
         if shape[-1] != width:
             raise SaccadeError(f"{name} are {shape[-1]} wide, the head reads {width}; set {side}_dim")
         rows[name] = shape[0]

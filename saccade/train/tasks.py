@@ -5,8 +5,11 @@ from dataclasses import dataclass
 from keras import ops
 
 from saccade import losses
+from saccade.data.text import PAD
+from saccade.errors import SaccadeError
+from saccade.heads.dialogue import kept_candidates
 from saccade.heads.task import VLMTaskType
-from saccade.train.objectives import ground_loss
+from saccade.train.objectives import ground_loss, token_share
 
 
 @dataclass(frozen=True)
@@ -16,18 +19,26 @@ class HeadLoss:
     | task | labels in the batch | loss | metric |
     |---|---|---|---|
     | vqa | `answer_targets` (B, K), `answer_types` (B,) optional | sum of BCE + CE of type | `accuracy` |
-    | grounding | `box` (B, 4) xyxy, see check_boxes | `ground_loss`: CE of its centre's patch + L1 + GIoU | `iou` |
+    | grounding | `box` (B, 4) xyxy, see check_boxes | `ground_loss`: CE of the patch + L1 + GIoU | `iou` |
     | matching | none: row i fits row i | InfoNCE + BCE of pair and hardest text that is another | `recall` |
+    | captioning | none: `tokens` are what it reads | CE of the next token | `token_accuracy` |
+    | dialogue with `response` | none | CE of the next token | `token_accuracy` |
+    | dialogue with `candidates` | `answer_index` (B,) | + CE over the candidates | `recall` |
 
+    Args: smoothing: label smoothing of the tokens of captioning and dialogue.
     data: what the head reads, and the labels above.
     Source: vqa: Tips and Tricks for Visual Question Answering, section 3.5, arXiv:1708.02711.
     """
+
+    smoothing: float = 0.0
 
     def initial_carry(self, model, batch) -> dict:
         return {}
 
     def __call__(self, model, carry, batch, seed):
-        loss, metrics = _LOSSES[model.config.task](model, model(batch), batch)
+        task = model.config.task
+        options = {"smoothing": self.smoothing} if task in _WRITTEN else {}
+        loss, metrics = _LOSSES[task](model, model(batch), batch, **options)
         return ops.mean(loss), carry, metrics, loss.shape[0]
 
 
@@ -61,4 +72,37 @@ def _alike(texts):
     return ops.matmul(texts, ops.transpose(texts)) > 1 - 1e-5
 
 
-_LOSSES = {VLMTaskType.VQA: _vqa, VLMTaskType.GROUNDING: _grounding, VLMTaskType.MATCHING: _matching}
+def _captioning(model, outputs: dict, batch: dict, smoothing: float):
+    return _written(outputs["logits"], batch["tokens"], smoothing)
+
+
+def _dialogue(model, outputs: dict, batch: dict, smoothing: float):
+    ranks = "candidates" in batch and "answer_index" in batch
+    if not ranks and "response" not in batch:
+        raise SaccadeError("the candidates have no 'answer_index' to learn from; add it, or a response")
+    loss, metrics = 0.0, {}
+    if "response" in batch:
+        loss, metrics = _written(outputs["logits"], batch["response"], smoothing)
+    if ranks:
+        scores, index = outputs["candidate_scores"], ops.cast(batch["answer_index"], "int32")
+        loss = loss + losses.listwise_loss(scores, index, kept_candidates(batch))
+        first = ops.equal(ops.cast(ops.argmax(scores, axis=-1), "int32"), index)
+        metrics = {**metrics, "recall": ops.mean(ops.cast(first, "float32"))}
+    return loss, metrics
+
+
+def _written(logits, tokens, smoothing: float):
+    tokens = ops.cast(tokens, "int32")
+    mask = tokens != PAD
+    share = token_share(logits[:, :-1], tokens[:, 1:], mask[:, 1:])
+    return losses.token_loss(logits, tokens, mask, smoothing), {"token_accuracy": ops.mean(share)}
+
+
+_WRITTEN = (VLMTaskType.CAPTIONING, VLMTaskType.DIALOGUE)
+_LOSSES = {
+    VLMTaskType.VQA: _vqa,
+    VLMTaskType.GROUNDING: _grounding,
+    VLMTaskType.MATCHING: _matching,
+    VLMTaskType.CAPTIONING: _captioning,
+    VLMTaskType.DIALOGUE: _dialogue,
+}
