@@ -26,14 +26,14 @@ class CaptioningHead(WritingHead):
     def check(self, batch):
         self.check_features(batch)
         if "tokens" not in batch:
-            raise SaccadeError("the batch has no 'tokens' to score; add them, or call generate to write some")
+            raise SaccadeError("the batch has no 'tokens' to score; add them, or write some: see prompt")
         check_tokens(batch, "tokens", "B, T", self.config)
 
     def call(self, batch):
         return {"logits": self.decoder(ops.cast(batch["tokens"], "int32"), *self.read(batch))}
 
     def decode(self, outputs, tokenizer) -> list[str]:
-        """Strings of what `generate` wrote, int (B, T), or of a call's outputs: the likeliest next tokens."""
+        """Strings of what a Writer wrote, int (B, T), or of a call's outputs: the likeliest next tokens."""
         if isinstance(outputs, dict):
             outputs = ops.argmax(outputs["logits"], axis=-1)
         return texts(outputs, tokenizer)

@@ -11,6 +11,7 @@ from saccade.heads.task import VLMTaskConfig
 from saccade.heads.writing import WritingHead, check_range, check_tokens, texts
 from saccade.layers.blocks import EncoderBlock
 from saccade.layers.embeddings import lookup
+from saccade.layers.normalization import rms
 from saccade.layers.pooling import AttentionPooling
 
 ROLES = ("question", "answer", "caption")
@@ -72,7 +73,9 @@ class DialogueHead(WritingHead):
     def check(self, batch):
         self.check_features(batch)
         if "response" not in batch and "candidates" not in batch:
-            raise SaccadeError("the batch has no 'response' and no 'candidates'; add one, or call generate")
+            raise SaccadeError(
+                "the batch has no 'response' and no 'candidates'; add one, or write: see prompt"
+            )
         if "response" in batch:
             check_tokens(batch, "response", "B, T", self.config)
         if "candidates" in batch:
@@ -88,17 +91,21 @@ class DialogueHead(WritingHead):
                 raise SaccadeError(
                     f"{name} is {tuple(batch[name].shape)}, candidates {shape} need {expected}"
                 )
-        index = batch.get("answer_index")
-        if index is None:
+        if batch.get("answer_index") is not None:
+            self._check_answer(batch["candidates"], batch.get("candidate_mask"), batch["answer_index"])
+
+    def _check_answer(self, candidates, mask, index):
+        """Looks at NumPy arrays only: others may be traced."""
+        check_range("answer_index", index, candidates.shape[1], "the number of candidates")
+        if not all(isinstance(x, np.ndarray) for x in (candidates, index, index if mask is None else mask)):
             return
-        check_range("answer_index", index, shape[1], "the number of candidates")
-        if all(isinstance(batch.get(name, index), np.ndarray) for name in ("candidates", "candidate_mask")):
-            kept = ops.convert_to_numpy(kept_candidates(batch))[np.arange(shape[0]), index]
-            if not kept.all():
-                row = int(np.argmin(kept))
-                raise SaccadeError(
-                    f"answer_index of row {row} is {index[row]}, a padded candidate; mend mask or index"
-                )
+        chosen = np.arange(len(index)), index
+        kept = (candidates[chosen] != PAD).any(-1) & (True if mask is None else mask[chosen].astype(bool))
+        if not kept.all():
+            row = int(np.argmin(kept))
+            raise SaccadeError(
+                f"answer_index of row {row} is {index[row]}, a padded candidate; mend one of them"
+            )
 
     def read(self, batch):
         text = ops.cast(batch["text_features"], self.compute_dtype)
@@ -126,7 +133,7 @@ class DialogueHead(WritingHead):
             raise SaccadeError(f"no rank_by {rank_by!r}; choose one of {', '.join(RANK_BY)}")
         self.check_features(batch)
         if "candidates" not in batch:
-            raise SaccadeError("the batch has no 'candidates' to rank; add them, or call generate to write")
+            raise SaccadeError("the batch has no 'candidates' to rank; add them")
         self._check_candidates(batch)
         return self._rank(
             self.read(batch), batch, self._scores if rank_by == "score" else self._log_likelihoods
@@ -140,7 +147,7 @@ class DialogueHead(WritingHead):
         rows, count, length = candidates.shape
         words = ops.reshape(candidates, (-1, length))
         kept = ops.not_equal(words, PAD)
-        read = self.candidate_block(self.embedding(words), ops.expand_dims(kept, 1))
+        read = rms(self.candidate_block(self.embedding(words), ops.expand_dims(kept, 1)))
         said = ops.reshape(self.candidate_pool(read, kept), (rows, count, -1))
         context = self.match(self.context_pool(memory, mask))
         products = ops.einsum("bd,bkd->bk", context, ops.cast(said, "float32"))
@@ -156,7 +163,7 @@ class DialogueHead(WritingHead):
     def decode(self, outputs: dict, tokenizer=None) -> dict:
         """Answers, as far as the outputs have them.
 
-        Args: outputs: of a call; `tokens` in it, from `generate`, are taken before `logits`.
+        Args: outputs: of a call; `tokens` in it, from the Writer, are taken before `logits`.
             tokenizer: None = no strings.
         Returns: dict: `order` int (B, K), candidates from best to worst, padded ones last, ties in the given
             order; `text` list of B strings.

@@ -5,10 +5,8 @@ import numpy as np
 from keras import ops
 
 from saccade.data.text import BOS, EOS, PAD
-from saccade.decoding.settings import GenerationConfig
 from saccade.errors import SaccadeError
 from saccade.fusion.multimodal import MultiModalFusion, project_tokens
-from saccade.generate import Writer
 from saccade.heads.task import TaskHead, VLMTaskConfig, check_features
 from saccade.heads.text import TextDecoder
 from saccade.layers.embeddings import TokenEmbedding
@@ -56,7 +54,9 @@ class Memory(keras.layers.Layer):
 
 
 class WritingHead(TaskHead):
-    """A TaskHead that writes: `saccade.generate` takes it as a decoder, its prompt is (batch,).
+    """A TaskHead that writes: a decoder for `saccade.generate`.
+
+        tokens, log_probability = Writer(head).generate(head.prompt(batch), GenerationConfig(...))
 
     Subclasses make further layers, then call `self.compile_once()`.
 
@@ -73,7 +73,6 @@ class WritingHead(TaskHead):
         self.decoder = TextDecoder(
             self.embedding, c.depth, c.num_heads, 2 * c.dim, dtype=policy, name="decoder"
         )
-        self.writer = Writer(self)
 
     def build(self, input_shape=None):
         for layer in (self.memory, self.embedding, self.decoder):
@@ -88,29 +87,21 @@ class WritingHead(TaskHead):
         """The memory of a batch, float (B, S, dim), and its mask, bool (B, S)."""
         return self.memory(batch)
 
+    def prompt(self, batch: dict) -> tuple:
+        """What `prefill` reads of a batch, checked: its features, no labels. Raises: as a call."""
+        self.check_features(batch)
+        return ({name: batch[name] for name in self.FEATURES if batch.get(name) is not None},)
+
     @property
     def max_new_tokens(self) -> int:
         return self.decoder.max_new_tokens
 
     def prefill(self, batch, room: int):
-        """As a decoder of `saccade.generate`; `batch` holds the features."""
+        """See `saccade.generate`; batch: the features, of `prompt`."""
         return self.decoder.prefill(*self.read(batch), room)
 
     def step(self, tokens, cache):
         return self.decoder.step(tokens, cache)
-
-    def generate(self, batch: dict, settings: GenerationConfig | None = None):
-        """Write a text for each row; compiled once for each shape and kind of settings.
-
-        Args: batch: the features; labels are not read.  settings: None = greedy, up to `max_length` tokens.
-        Returns: NumPy: tokens int32 (B, max_new_tokens), without BOS, padded after the end; log_probability
-            float32 (B,), the mean over a row's tokens.
-        Raises: SaccadeError: as a call; max_new_tokens exceeds max_length.
-        """
-        self.check_features(batch)
-        settings = settings or GenerationConfig(max_new_tokens=self.max_new_tokens)
-        given = {name: batch[name] for name in self.FEATURES if batch.get(name) is not None}
-        return self.writer.generate((given,), settings)
 
 
 def texts(tokens, tokenizer) -> list[str]:
