@@ -102,8 +102,8 @@ class MultiModalFusion(keras.layers.Layer):
             self.mixer.build()
 
     def call(self, vision, text, vision_mask=None, text_mask=None):
-        vision, vision_mask = _tokens(vision, vision_mask, self.vision_projection)
-        text, text_mask = _tokens(text, text_mask, self.text_projection)
+        vision, vision_mask = project_tokens(vision, vision_mask, self.vision_projection)
+        text, text_mask = project_tokens(text, text_mask, self.text_projection)
         both_masks = ops.concatenate([vision_mask, text_mask], axis=1)
         if self.strategy == "concat":
             fused, mask = ops.concatenate([vision, text], axis=1), both_masks
@@ -148,7 +148,7 @@ def _mixer(strategy: str, dim: int, num_heads: int, options: dict, policy):
     return TokenFusion(strategy, dim, num_heads, **options, dtype=policy, name="tokenwise")
 
 
-def _tokens(x, mask, projection):
+def project_tokens(x, mask, projection):
     """(B, C) or (B, N, C), mask or None -> projected (B, N, dim), bool (B, N)."""
     x = ops.expand_dims(x, 1) if len(x.shape) == 2 else x
     if mask is None:

@@ -3,7 +3,9 @@
 from pathlib import Path
 
 from saccade.errors import SaccadeError
+from saccade.heads.captioning import CaptioningHead
 from saccade.heads.dense import DenseCaptioningHead
+from saccade.heads.dialogue import DialogueHead
 from saccade.heads.grounding import VisualGroundingHead
 from saccade.heads.matching import MatchingHead
 from saccade.heads.task import TaskHead, VLMTaskConfig, VLMTaskType
@@ -15,6 +17,8 @@ HEADS: dict[VLMTaskType, type[TaskHead]] = {
     VLMTaskType.GROUNDING: VisualGroundingHead,
     VLMTaskType.MATCHING: MatchingHead,
     VLMTaskType.DENSE_CAPTIONING: DenseCaptioningHead,
+    VLMTaskType.CAPTIONING: CaptioningHead,
+    VLMTaskType.DIALOGUE: DialogueHead,
 }
 
 

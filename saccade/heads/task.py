@@ -19,6 +19,8 @@ class VLMTaskType(StrEnum):
     GROUNDING = "grounding"
     MATCHING = "matching"
     DENSE_CAPTIONING = "dense_captioning"
+    CAPTIONING = "captioning"
+    DIALOGUE = "dialogue"
 
 
 # What a task needs beside the widths.
@@ -27,9 +29,13 @@ _NEEDS = {
     VLMTaskType.GROUNDING: ("grid",),
     VLMTaskType.MATCHING: ("embedding_dim",),
     VLMTaskType.DENSE_CAPTIONING: ("grid", "vocab_size", "max_length", "decoder_depth"),
+    VLMTaskType.CAPTIONING: ("vocab_size", "max_length", "decoder_depth"),
+    VLMTaskType.DIALOGUE: ("vocab_size", "max_length", "decoder_depth", "max_turns"),
 }
 
+_LEAST = {"vocab_size": 4, "max_length": 2}  # three specials and a word; BOS and a word
 _WITHOUT_TEXT = (VLMTaskType.DENSE_CAPTIONING,)
+_TEXT_OPTIONAL = (VLMTaskType.CAPTIONING,)
 _WITHOUT_PATCHES = ("concat", "q_former", "perceiver")  # their result tells no patch of the text
 _DUAL_HEADS = 8  # DualEncoderHead's pooling
 
@@ -40,12 +46,14 @@ class VLMTaskConfig:
 
     Args:
         task: a VLMTaskType or its value.
-        vision_dim, text_dim: C and D, widths of the features; dense_captioning reads no text.
+        vision_dim, text_dim: C and D, widths of the features; dense_captioning reads no text, captioning with
+            text_dim=None neither.
         dim: width inside.  num_heads: of every attention and pooling; must divide dim.
         fusion: of saccade.fusion.multimodal.STRATEGIES.
         num_answers: K of vqa.  embedding_dim: E of matching.
         grid: (rows, columns) of the patches of grounding and dense_captioning.
-        vocab_size, max_length, decoder_depth: of the writer: V, most tokens, blocks.
+        vocab_size, max_length, decoder_depth: of what writes: V, longest text with BOS and EOS, blocks.
+        max_turns: rounds of a dialogue, the present one counted.
     Raises: SaccadeError: no such task or fusion, a size below 1, something the task needs is not given.
     """
 
@@ -61,6 +69,7 @@ class VLMTaskConfig:
     vocab_size: int | None = None
     max_length: int | None = None
     decoder_depth: int = 2
+    max_turns: int | None = None
 
     def __post_init__(self):
         names = [task.value for task in VLMTaskType]
@@ -71,8 +80,11 @@ class VLMTaskConfig:
             raise SaccadeError(f"no fusion {self.fusion!r}; choose one of {', '.join(STRATEGIES)}")
         for name in (*(f"{side}_dim" for side in self.sides), "dim", "num_heads", *_NEEDS[self.task]):
             value = getattr(self, name)
-            if value is None or min(value if name == "grid" else (value,)) < 1:
-                raise SaccadeError(f"{name} of {self.task.value} is {value}; give at least 1")
+            if name == "text_dim" and value is None and self.task in _TEXT_OPTIONAL:
+                continue
+            least = _LEAST.get(name, 1)
+            if value is None or min(value if name == "grid" else (value,)) < least:
+                raise SaccadeError(f"{name} of {self.task.value} is {value}; give at least {least}")
         if self.dim % self.num_heads:
             raise SaccadeError(f"num_heads={self.num_heads} does not divide dim={self.dim}; choose a divisor")
         if self.task == VLMTaskType.GROUNDING and self.fusion in _WITHOUT_PATCHES:
@@ -155,11 +167,17 @@ def check_features(batch: dict, config: VLMTaskConfig) -> None:
     rows = {}
     for side, width in config.sides.items():
         name = f"{side}_features"
+        if side == "text" and config.task in _TEXT_OPTIONAL and batch.get(name) is None:
+            continue
         if name not in batch:
             raise SaccadeError(f"the batch has no {name!r}; it has {', '.join(sorted(batch))}")
         shape = tuple(batch[name].shape)
         if len(shape) not in (2, 3):
             raise SaccadeError(f"{name} are {shape}; give (rows, tokens, width) or (rows, width)")
+        if width is None:
+            raise SaccadeError(
+                f"the batch has {name}, this head reads images only; leave them out, or set text_dim"
+            )
         if shape[-1] != width:
             raise SaccadeError(f"{name} are {shape[-1]} wide, the head reads {width}; set {side}_dim")
         rows[name] = shape[0]

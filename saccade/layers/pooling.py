@@ -3,9 +3,8 @@
 import keras
 from keras import ops
 
-from saccade.layers.attention import Attention
+from saccade.layers.attention import Attention, masked_softmax
 from saccade.layers.mlp import MLP
-from saccade.layers.normalization import softmax
 
 
 class AttentionPooling(keras.layers.Layer):
@@ -35,14 +34,10 @@ class AttentionPooling(keras.layers.Layer):
         self.score.build((None, None, self.dim))
 
     def call(self, x, padding_mask=None):
-        logits = self.score(x)
-        if padding_mask is not None:
-            logits = ops.where(ops.expand_dims(padding_mask, -1), logits, -1e30)
-        weights = softmax(logits, axis=1)
-        if padding_mask is not None:
-            weights = ops.where(ops.expand_dims(padding_mask, -1), weights, 0.0)
+        mask = None if padding_mask is None else ops.expand_dims(padding_mask, 1)
+        weights = masked_softmax(ops.transpose(self.score(x), (0, 2, 1)), mask)
         parts = ops.reshape(x, (-1, x.shape[1], self.num_heads, self.dim // self.num_heads))
-        pooled = ops.einsum("bna,bnae->bae", ops.cast(weights, x.dtype), parts)
+        pooled = ops.einsum("ban,bnae->bae", ops.cast(weights, x.dtype), parts)
         return ops.reshape(pooled, (-1, self.dim))
 
 

@@ -270,16 +270,20 @@ def write_loss(model, outputs, data):
         data["decoder_tokens"], outputs["memory"], outputs["padding_mask"], return_scores=True
     )
     loss = losses.masked_mean(losses.cross_entropy(logits, data["targets"]), data["loss_mask"])
-    hits = ops.equal(ops.cast(ops.argmax(logits, axis=-1), "int32"), data["targets"])
-    return loss, losses.masked_mean(ops.cast(hits, "float32"), data["loss_mask"]), scores
+    return loss, token_share(logits, data["targets"], data["loss_mask"]), scores
+
+
+def token_share(logits, targets, mask):
+    """Share of the tokens that `mask` (B, L) counts predicted right, float32 (B,)."""
+    hits = ops.equal(ops.cast(ops.argmax(logits, axis=-1), "int32"), targets)
+    return losses.masked_mean(ops.cast(hits, "float32"), mask)
 
 
 @dataclass(frozen=True)
 class Ground:
     """Point at what a phrase means. data: `boxes` xyxy float32 (B, 4). Correct: IoU >= 0.5.
 
-    The patch that holds the centre is the class to find; boxes learn there and wherever the scores now point,
-    so that a near miss still gives a good box.
+    The loss is `ground_loss`.
     """
 
     name: str = "ground"
@@ -289,12 +293,25 @@ class Ground:
 
     def __call__(self, model, outputs, data, layout):
         head = model.heads["ground"](outputs["hidden"][:, layout.vision], grid=layout.grid)
-        patch = containing_patch(data["boxes"], layout.grid)
-        pointing = losses.cross_entropy(head["score_logits"], patch)
-        believed = ops.stop_gradient(ops.softmax(head["score_logits"], axis=-1))
-        weights = (ops.one_hot(patch, believed.shape[1], dtype="float32") + believed) / 2
-        fit, _ = losses.box_loss(head["boxes"], ops.expand_dims(data["boxes"], 1))
-        iou, _ = losses.box_iou(best_box(head)[0], data["boxes"])
+        loss, iou = ground_loss(head, data["boxes"], layout.grid)
         correct = iou >= 0.5
-        metrics = {"accuracy": ops.mean(ops.cast(correct, "float32")), "iou": ops.mean(iou)}
-        return pointing + ops.sum(weights * fit, axis=-1), correct, metrics
+        return loss, correct, {"accuracy": ops.mean(ops.cast(correct, "float32")), "iou": ops.mean(iou)}
+
+
+def ground_loss(outputs: dict, boxes, grid):
+    """Point at the patch that holds the centre, and fit its box.
+
+    The patch is the class to find; boxes learn there and wherever the scores now point, so that a near miss
+    still gives a good box.
+
+    Args: outputs: `boxes` cxcywh (B, N, 4), `score_logits` (B, N).  boxes: the true ones, xyxy (B, 4).
+        grid: (rows, columns) of the N patches.
+    Returns: loss float32 (B,); IoU of the best box, float32 (B,).
+    """
+    patch = containing_patch(boxes, grid)
+    pointing = losses.cross_entropy(outputs["score_logits"], patch)
+    believed = ops.stop_gradient(ops.softmax(outputs["score_logits"], axis=-1))
+    weights = (ops.one_hot(patch, believed.shape[1], dtype="float32") + believed) / 2
+    fit, _ = losses.box_loss(outputs["boxes"], ops.expand_dims(boxes, 1))
+    iou, _ = losses.box_iou(best_box(outputs)[0], boxes)
+    return pointing + ops.sum(weights * fit, axis=-1), iou

@@ -7,8 +7,9 @@ from keras import ops
 from saccade import losses
 from saccade.data.text import PAD
 from saccade.errors import SaccadeError
-from saccade.heads.region import best_box, containing_patch
+from saccade.heads.dialogue import kept_candidates
 from saccade.heads.task import VLMTaskType
+from saccade.train.objectives import ground_loss, token_share
 
 
 @dataclass(frozen=True)
@@ -18,10 +19,14 @@ class HeadLoss:
     | task | labels in the batch | loss | metric |
     |---|---|---|---|
     | vqa | `answer_targets` (B, K), `answer_types` (B,) optional | sum of BCE + CE of type | `accuracy` |
-    | grounding | `box` (B, 4) xyxy, see check_boxes | CE of its centre's patch + L1 + GIoU | `iou` |
+    | grounding | `box` (B, 4) xyxy, see check_boxes | `ground_loss`: CE of the patch + L1 + GIoU | `iou` |
     | matching | none: row i fits row i | InfoNCE + BCE of pair and hardest text that is another | `recall` |
     | dense_captioning | of `region_labels`, stacked | set_loss + CE of matched captions | `iou`, `accuracy` |
+    | captioning | none: `tokens` are what it reads | CE of the next token | `token_accuracy` |
+    | dialogue with `response` | none | CE of the next token | `token_accuracy` |
+    | dialogue with `candidates` | `answer_index` (B,) | + CE over the candidates | `recall` |
 
+    Args: smoothing: label smoothing of the tokens of captioning and dialogue.
     data: what the head reads, and the labels above.
     task: of a MultiTaskHead, the name of the head that learns: one stream for each. The loss is then weighed
         by the model's `weigh`, whose log variances, if it has any, learn too; metric `task_loss` is the
@@ -31,6 +36,7 @@ class HeadLoss:
     """
 
     task: str | None = None
+    smoothing: float = 0.0
 
     def initial_carry(self, model, batch) -> dict:
         return {}
@@ -40,7 +46,8 @@ class HeadLoss:
         if self.task not in heads:
             raise SaccadeError(f"HeadLoss({self.task!r}): the model's heads are {', '.join(map(str, heads))}")
         head = heads[self.task]
-        rows, metrics = _LOSSES[head.config.task](head, head(batch), batch)
+        options = {"smoothing": self.smoothing} if head.config.task in _WRITTEN else {}
+        rows, metrics = _LOSSES[head.config.task](head, head(batch), batch, **options)
         loss = ops.mean(rows)
         if head is not model:
             loss, metrics = model.weigh({self.task: loss}), {**metrics, "task_loss": loss}
@@ -57,12 +64,8 @@ def _vqa(model, outputs: dict, batch: dict):
 
 
 def _grounding(model, outputs: dict, batch: dict):
-    patch = containing_patch(batch["box"], model.config.grid)
-    proposed = ops.take_along_axis(outputs["boxes"], patch[:, None, None], axis=1)[:, 0]
-    loss = losses.cross_entropy(outputs["score_logits"], patch)
-    chosen, _ = best_box(outputs)
-    iou, _ = losses.box_iou(chosen, batch["box"])
-    return loss + losses.box_loss(proposed, batch["box"])[0], {"iou": ops.mean(iou)}
+    loss, iou = ground_loss(outputs, batch["box"], model.config.grid)
+    return loss, {"iou": ops.mean(iou)}
 
 
 def _matching(model, outputs: dict, batch: dict):
@@ -112,9 +115,38 @@ def _share(values, mask):
     return ops.sum(ops.where(mask, ops.cast(values, "float32"), 0.0)), ops.sum(weights)
 
 
+def _captioning(model, outputs: dict, batch: dict, smoothing: float):
+    return _written(outputs["logits"], batch["tokens"], smoothing)
+
+
+def _dialogue(model, outputs: dict, batch: dict, smoothing: float):
+    ranks = "candidates" in batch and "answer_index" in batch
+    if not ranks and "response" not in batch:
+        raise SaccadeError("the candidates have no 'answer_index' to learn from; add it, or a response")
+    loss, metrics = 0.0, {}
+    if "response" in batch:
+        loss, metrics = _written(outputs["logits"], batch["response"], smoothing)
+    if ranks:
+        scores, index = outputs["candidate_scores"], ops.cast(batch["answer_index"], "int32")
+        loss = loss + losses.listwise_loss(scores, index, kept_candidates(batch))
+        first = ops.equal(ops.cast(ops.argmax(scores, axis=-1), "int32"), index)
+        metrics = {**metrics, "recall": ops.mean(ops.cast(first, "float32"))}
+    return loss, metrics
+
+
+def _written(logits, tokens, smoothing: float):
+    tokens = ops.cast(tokens, "int32")
+    mask = tokens != PAD
+    share = token_share(logits[:, :-1], tokens[:, 1:], mask[:, 1:])
+    return losses.token_loss(logits, tokens, mask, smoothing), {"token_accuracy": ops.mean(share)}
+
+
+_WRITTEN = (VLMTaskType.CAPTIONING, VLMTaskType.DIALOGUE)
 _LOSSES = {
     VLMTaskType.VQA: _vqa,
     VLMTaskType.GROUNDING: _grounding,
     VLMTaskType.MATCHING: _matching,
     VLMTaskType.DENSE_CAPTIONING: _dense_captioning,
+    VLMTaskType.CAPTIONING: _captioning,
+    VLMTaskType.DIALOGUE: _dialogue,
 }
