@@ -4,10 +4,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 import keras
+from keras import ops
 
 from saccade import backend
 from saccade.errors import SaccadeError
 from saccade.fusion.multimodal import STRATEGIES, MultiModalFusion
+from saccade.layers.blocks import EncoderBlock
 from saccade.layers.pooling import AttentionPooling
 from saccade.model import Model
 
@@ -36,6 +38,7 @@ _NEEDS = {
 _LEAST = {"vocab_size": 4, "max_length": 2}  # three specials and a word; BOS and a word
 _WITHOUT_TEXT = (VLMTaskType.DENSE_CAPTIONING,)
 _TEXT_OPTIONAL = (VLMTaskType.CAPTIONING,)
+_MAY_BE_DEEP = (VLMTaskType.VQA, VLMTaskType.MATCHING, VLMTaskType.CAPTIONING, VLMTaskType.DIALOGUE)
 _WITHOUT_PATCHES = ("concat", "q_former", "perceiver")  # their result tells no patch of the text
 _DUAL_HEADS = 8  # DualEncoderHead's pooling
 
@@ -49,7 +52,9 @@ class VLMTaskConfig:
         vision_dim, text_dim: C and D, widths of the features; dense_captioning reads no text, captioning with
             text_dim=None neither.
         dim: width inside.  num_heads: of every attention and pooling; must divide dim.
-        fusion: of saccade.fusion.multimodal.STRATEGIES.
+        fusion: of saccade.fusion.multimodal.STRATEGIES.  fusion_depth: encoder blocks over what it fused, of
+            vqa, matching, captioning and dialogue: for features that were not read together, such as those
+            of two encoders.
         num_answers: K of vqa.  embedding_dim: E of matching.
         grid: (rows, columns) of the patches of grounding and dense_captioning.
         vocab_size, max_length, decoder_depth: of what writes: V, longest text with BOS and EOS, blocks.
@@ -63,6 +68,7 @@ class VLMTaskConfig:
     dim: int = 256
     num_heads: int = 4
     fusion: str = "attention"
+    fusion_depth: int = 0
     num_answers: int | None = None
     grid: tuple[int, int] | None = None
     embedding_dim: int | None = None
@@ -85,6 +91,11 @@ class VLMTaskConfig:
             least = _LEAST.get(name, 1)
             if value is None or min(value if name == "grid" else (value,)) < least:
                 raise SaccadeError(f"{name} of {self.task.value} is {value}; give at least {least}")
+        if self.fusion_depth < 0:
+            raise SaccadeError(f"fusion_depth of {self.task.value} is {self.fusion_depth}; give at least 0")
+        if self.fusion_depth and self.task not in _MAY_BE_DEEP:
+            deep = ", ".join(_MAY_BE_DEEP)
+            raise SaccadeError(f"{self.task.value} has no fusion_depth, it is of {deep}; leave it 0")
         if self.dim % self.num_heads:
             raise SaccadeError(f"num_heads={self.num_heads} does not divide dim={self.dim}; choose a divisor")
         if self.task == VLMTaskType.GROUNDING and self.fusion in _WITHOUT_PATCHES:
@@ -131,6 +142,33 @@ class TaskHead(Model):
             self.build()
 
 
+class EncoderStack(keras.layers.Layer):
+    """`config.fusion_depth` encoder blocks over fused tokens; none leaves them as they are.
+
+    Args: config: of the head.
+    Call: x: float (B, S, dim).  mask: bool (B, S), True = keep.
+    Returns: float (B, S, dim).
+    """
+
+    def __init__(self, config: VLMTaskConfig, **kwargs):
+        super().__init__(**kwargs)
+        c, policy = config, self.dtype_policy
+        self.blocks = [
+            EncoderBlock(c.dim, c.num_heads, 2 * c.dim, dtype=policy, name=f"block_{i}")
+            for i in range(c.fusion_depth)
+        ]
+
+    def build(self, input_shape=None):
+        for block in self.blocks:
+            block.build()
+
+    def call(self, x, mask):
+        keys_mask = ops.expand_dims(mask, 1)
+        for block in self.blocks:
+            x = block(x, keys_mask)
+        return x
+
+
 class FusedPool(keras.layers.Layer):
     """Fuse image and text, then pool what is kept into one vector.
 
@@ -146,11 +184,12 @@ class FusedPool(keras.layers.Layer):
         self.fusion = MultiModalFusion(
             c.fusion, c.dim, c.vision_dim, c.text_dim, c.num_heads, dtype=policy, name="fusion"
         )
+        self.deep = EncoderStack(c, dtype=policy, name="deep")
         self.pool = AttentionPooling(c.dim, c.num_heads, dtype=policy, name="pool")
 
     def build(self, input_shape=None):
-        self.fusion.build()
-        self.pool.build()
+        for layer in (self.fusion, self.deep, self.pool):
+            layer.build()
 
     def call(self, batch):
         fused, mask = self.fusion(
@@ -159,7 +198,7 @@ class FusedPool(keras.layers.Layer):
             vision_mask=batch.get("vision_mask"),
             text_mask=batch.get("text_mask"),
         )
-        return self.pool(fused, mask)
+        return self.pool(self.deep(fused, mask), mask)
 
 
 def check_features(batch: dict, config: VLMTaskConfig) -> None:

@@ -7,7 +7,7 @@ from keras import ops
 from saccade.data.text import BOS, EOS, PAD
 from saccade.errors import SaccadeError
 from saccade.fusion.multimodal import MultiModalFusion, project_tokens
-from saccade.heads.task import TaskHead, VLMTaskConfig, check_features
+from saccade.heads.task import EncoderStack, TaskHead, VLMTaskConfig, check_features
 from saccade.heads.text import TextDecoder
 from saccade.layers.embeddings import TokenEmbedding
 from saccade.layers.normalization import rms
@@ -33,12 +33,14 @@ class Memory(keras.layers.Layer):
             self.fusion = MultiModalFusion(
                 c.fusion, c.dim, c.vision_dim, c.text_dim, c.num_heads, dtype=policy, name="fusion"
             )
+        self.deep = EncoderStack(c, dtype=policy, name="deep")
 
     def build(self, input_shape=None):
         if self.config.text_dim is None:
             self.projection.build((None, None, self.config.vision_dim))
         else:
             self.fusion.build()
+        self.deep.build()
 
     def call(self, batch):
         vision, vision_mask = batch["vision_features"], batch.get("vision_mask")
@@ -50,7 +52,7 @@ class Memory(keras.layers.Layer):
         else:
             alone = self.projection if self.config.text_dim is None else self.fusion.vision_projection
             memory, mask = project_tokens(vision, vision_mask, alone)
-        return rms(memory), mask
+        return rms(self.deep(memory, mask)), mask
 
 
 class WritingHead(TaskHead):

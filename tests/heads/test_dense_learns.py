@@ -54,7 +54,7 @@ def test_it_learns_what_stands_where():
             decoder_depth=1,
         )
     )
-    config = TrainConfig(steps=400, learning_rate=1e-2)
+    config = TrainConfig(steps=800, learning_rate=1e-2)
     Trainer(own, {"dense": Stream(rows, stacked, HeadLoss(), 32)}, config).fit()
     unseen = [scene(rng) for _ in range(64)]
     images = np.stack([image for image, _, _ in unseen])
