@@ -1,0 +1,451 @@
+"""Task heads on the scene world, on features of a frozen model: one head, or several as one.
+
+    saccade train heads_scenes tasks=[grounding] --out runs/grounding
+    saccade train heads_scenes tasks=[vqa,grounding,captioning] fusion=gated
+    saccade train heads_scenes --smoke
+
+Every example is encoded once, by `encoder` (a VLM-HRM), after as many steps of its reasoning as `reasoning`
+says: for questions and phrases a few, for the rest none. Held-out examples of split test are scored by the
+task's rule at the end: `eval/...` in log.jsonl. Writes out/model, the head.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+from keras import ops
+from pydantic import BaseModel, ConfigDict
+
+import saccade
+from saccade import backend
+from saccade.data.batching import Collate
+from saccade.data.scenes import Source
+from saccade.data.scenes.captions import caption_is_true
+from saccade.data.scenes.scene import Example
+from saccade.data.text import BOS, EOS, PAD
+from saccade.decoding.settings import GenerationConfig
+from saccade.errors import SaccadeError
+from saccade.generate import Writer
+from saccade.heads.create import create_vlm_head
+from saccade.heads.dense import region_labels
+from saccade.heads.dialogue import flatten_history
+from saccade.heads.multitask import create_multi_task_vlm_head
+from saccade.heads.task import TaskHead, VLMTaskConfig
+from saccade.heads.vqa import ANSWER_TYPES, soft_targets
+from saccade.heads.writing import texts
+from saccade.metrics.dense import Described, dense_caption_map
+from saccade.metrics.dialogue import dialogue_scores
+from saccade.metrics.region import pairwise_iou
+from saccade.metrics.retrieval import rank_scores, true_ranks
+from saccade.models.vlm_hrm import for_task
+from saccade.pipeline import Pipeline
+from saccade.train.config import TrainConfig
+from saccade.train.stream import Stream
+from saccade.train.tasks import HeadLoss
+from saccade.train.trainer import Trainer
+
+MAX_TURNS = 5
+MAX_REGIONS = 10
+REGION_LENGTH = 8
+CHUNK = 250  # examples that are encoded or scored at once
+
+
+class Config(BaseModel):
+    """Everything that can be overridden.
+
+    Args:
+        tasks: heads to train, names of TASKS below; several become one multi-task head.
+        encoder: a model, a name or a directory.  reasoning: steps it takes, instead of each task's own.
+        fusion, fusion_depth, dim, num_heads, decoder_depth: of the head, see VLMTaskConfig; fusion_depth None
+            = each task's own.
+        examples, held_out: of each task.  max_depth: of the questions and phrases.
+        weights: of several tasks, see create_multi_task_vlm_head.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    tasks: tuple[str, ...] = ("vqa",)
+    encoder: str = "vlm_hrm_scenes"
+    reasoning: int | None = None
+    fusion: str = "attention"
+    fusion_depth: int | None = None
+    dim: int = 256
+    num_heads: int = 8
+    decoder_depth: int = 2
+    examples: int = 20_000
+    held_out: int = 2_000
+    max_depth: int = 5
+    weights: dict[str, float] | str | None = None
+    batch: int = 128
+    precision: str = "mixed_bfloat16"
+    seed: int = 1
+    train: TrainConfig = TrainConfig(
+        steps=3_000,
+        learning_rate=1e-3,
+        warmup_steps=100,
+        min_ratio=0.0,
+        weight_decay=0.01,
+        ema_decay=0.99,
+        log_every=200,
+        save_every=3_000,
+        eval_every=3_000,
+    )
+
+
+SMOKE = {
+    "tasks": ["vqa", "dense_captioning"],
+    "dim": 32,
+    "examples": 24,
+    "held_out": 8,
+    "batch": 8,
+    "precision": "float32",
+    "train.steps": 3,
+    "train.log_every": 1,
+    "train.save_every": 3,
+    "train.eval_every": 3,
+    "train.warmup_steps": 1,
+}
+
+
+@dataclass(frozen=True)
+class SceneTask:
+    """How a task's head is made, fed and scored.
+
+    source: task of `saccade.data.scenes.Source`.  text: whether the head reads one.
+    reasoning, fusion_depth: unless the config says.  options: of the head, from (config, pipeline).
+    labels: (pipeline, examples) -> the labels of the batch.
+    score: (head, pipeline, examples, features) -> scores; features as the head reads them.
+    """
+
+    source: str
+    options: Callable[[Config, Pipeline], dict]
+    labels: Callable[[Pipeline, list[Example]], dict]
+    score: Callable[[TaskHead, Pipeline, list[Example], dict], dict[str, float]]
+    reasoning: int = 0
+    fusion_depth: int = 0
+    text: bool = True
+
+
+# -- features
+
+
+def encode(pipeline: Pipeline, task: SceneTask, examples: list[Example], steps: int) -> dict:
+    """What the frozen model makes of examples, as the head reads it.
+
+    Returns: `vision_features` float16 (B, N, D); unless the head reads images only, `text_features` float16
+        (B, T, D) and `text_mask`; of a dialogue `turns` and `roles`.
+    """
+    model, processor = pipeline.model, pipeline.processor
+    length = processor.config.max_length
+    collate = Collate(processor, "caption", text_length=length)
+
+    def function(batch):
+        x, mask = model.encode(for_task(batch, "vqa"))
+        layout = model.layout(batch)
+        if steps:
+
+            def body(carry, _):
+                carry, outputs = model.step(carry, x, mask, layout, threshold=np.inf)
+                return carry, outputs["memory"]
+
+            x = ops.scan(body, model.initial_carry(x), length=steps)[1][-1]
+        return ops.cast(x[:, layout.vision], "float16"), ops.cast(x[:, layout.text], "float16")
+
+    compiled, parts = backend.compiled(function, model), []
+    for start in range(0, len(examples), CHUNK):
+        chunk = examples[start : start + CHUNK]
+        padded = chunk + [chunk[-1]] * (CHUNK - len(chunk))
+        batch = collate(padded)
+        asked = [SimpleNamespace(context=None, text=e.text, turns=e.turns) for e in padded]
+        text = flatten_history(asked, processor.tokenizer.encode, length - 1, MAX_TURNS)
+        text = {name: np.pad(value, ((0, 0), (1, 0))) for name, value in text.items()}
+        text["tokens"][:, 0], text["text_mask"][:, 0] = BOS, True
+        read = {"images": batch["images"], "tokens": text["tokens"], "padding_mask": text["text_mask"]}
+        vision, words = (ops.convert_to_numpy(t) for t in compiled(read))
+        rows = {"vision_features": vision}
+        if task.text:
+            rows |= {"text_features": words, "text_mask": text["text_mask"]}
+        if task.source == "dialogue":
+            rows |= {name: text[name] for name in ("turns", "roles")}
+        parts.append({name: value[: len(chunk)] for name, value in rows.items()})
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Arrays of equal length as a source of a Stream; item i is rows i * group and what follows."""
+
+    arrays: dict[str, np.ndarray]
+    group: int = 1
+
+    def __len__(self) -> int:
+        return len(next(iter(self.arrays.values()))) // self.group
+
+    def __getitem__(self, i: int) -> dict[str, np.ndarray]:
+        return {name: value[i * self.group : (i + 1) * self.group] for name, value in self.arrays.items()}
+
+
+def join(items: list[dict]) -> dict[str, np.ndarray]:
+    """Items of Rows as a batch."""
+    batch = {name: np.concatenate([item[name] for item in items]) for name in items[0]}
+    halves = (name for name, value in batch.items() if value.dtype == np.float16)
+    return {**batch, **{name: batch[name].astype(np.float32) for name in halves}}
+
+
+# -- labels
+
+
+def _writing(pipeline: Pipeline, length: int) -> dict:
+    return {"vocab_size": pipeline.processor.tokenizer.vocab_size, "max_length": length}
+
+
+def _grid(config: Config, pipeline: Pipeline) -> dict:
+    height, width = pipeline.model.config.vision.image_size
+    cell = pipeline.model.config.vision.patch_size * pipeline.model.config.shuffle
+    return {"grid": (height // cell, width // cell)}
+
+
+def _answer_type(answer: str) -> int:
+    kind = "yes/no" if answer in ("yes", "no") else "number" if answer.isdigit() else "other"
+    return ANSWER_TYPES.index(kind)
+
+
+def _vqa_labels(pipeline, examples):
+    answers = list(pipeline.processor.config.answers)
+    return {
+        "answer_targets": soft_targets([[e.answer] * 3 for e in examples], answers),
+        "answer_types": np.array([_answer_type(e.answer) for e in examples], np.int32),
+    }
+
+
+def _sentence(tokenizer, text: str, length: int) -> np.ndarray:
+    ids = [BOS, *tokenizer.encode(text), EOS]
+    if len(ids) > length:
+        raise SaccadeError(f"{text!r} has {len(ids)} tokens with <bos> and <eos>, the limit is {length}")
+    return np.array(ids + [PAD] * (length - len(ids)), np.int32)
+
+
+def _captions(pipeline, examples):
+    length = pipeline.processor.config.target_length + 1
+    return {"tokens": np.stack([_sentence(pipeline.processor.tokenizer, e.target, length) for e in examples])}
+
+
+def _described(example: Example) -> tuple[np.ndarray, list[str]]:
+    """Every object of the scene: boxes xyxy in [0, 1], and what it is."""
+    scene = example.scene
+    scale = np.array([scene.width_px, scene.height_px] * 2)
+    boxes = np.array([thing.box_px for thing in scene.objects]) / scale
+    return boxes, [f"{o.size} {o.color} {o.material} {o.shape}" for o in scene.objects]
+
+
+def _regions(pipeline, examples):
+    encode = pipeline.processor.tokenizer.encode
+    rows = []
+    for example in examples:
+        boxes, captions = _described(example)
+        rows.append(region_labels(boxes, [encode(c) for c in captions], MAX_REGIONS, REGION_LENGTH))
+    return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+
+
+def _candidates(pipeline, examples):
+    """All answers there are, in an order of each example's own."""
+    answers = list(pipeline.processor.config.answers)
+    tokens = np.stack([_sentence(pipeline.processor.tokenizer, answer, 4) for answer in answers])
+    rng = np.random.default_rng(len(examples))
+    orders = np.stack([rng.permutation(len(answers)) for _ in examples])
+    right = np.array([answers.index(e.answer) for e in examples])
+    return {
+        "candidates": tokens[orders],
+        "answer_index": (orders == right[:, None]).argmax(1).astype(np.int32),
+        "response": tokens[right],
+    }
+
+
+# -- scores, of decoded answers
+
+
+def _outputs(head, features: dict) -> list[dict]:
+    """The head's outputs, chunk after chunk."""
+    compiled = backend.compiled(head, head)
+    return [
+        {name: ops.convert_to_numpy(value) for name, value in compiled(chunk).items()}
+        for chunk in _chunks(features)
+    ]
+
+
+def _chunks(features: dict):
+    rows = len(next(iter(features.values())))
+    for start in range(0, rows, CHUNK):
+        yield join([{name: value[start : start + CHUNK] for name, value in features.items()}])
+
+
+def _score_vqa(head, pipeline, examples, features):
+    answers = list(pipeline.processor.config.answers)
+    said = [word for outputs in _outputs(head, features) for word in head.decode(outputs, answers)]
+    return {"accuracy": float(np.mean([a == e.answer for a, e in zip(said, examples, strict=True)]))}
+
+
+def _score_grounding(head, pipeline, examples, features):
+    boxes = np.concatenate([head.decode(outputs)[0] for outputs in _outputs(head, features)])
+    truth = np.array([e.box for e in examples])
+    overlap = np.array([pairwise_iou(b[None], t[None])[0, 0] for b, t in zip(boxes, truth, strict=True)])
+    return {"accuracy": float((overlap >= 0.5).mean()), "mean_iou": float(overlap.mean())}
+
+
+def _score_matching(head, pipeline, examples, features):
+    parts = _outputs(head, features)
+    images, words = (
+        np.concatenate([part[name] for part in parts])[:1000]
+        for name in ("image_embeddings", "text_embeddings")
+    )
+    ranks = [true_ranks(images @ words.T), true_ranks(words @ images.T)]
+    return {"r@1": float(np.mean([rank_scores(r)["r@1"] for r in ranks])), "gallery": float(len(images))}
+
+
+def _score_captioning(head, pipeline, examples, features):
+    writer, said = Writer(head), []
+    settings = GenerationConfig(max_new_tokens=head.max_new_tokens)
+    for chunk in _chunks(features):
+        tokens, _ = writer.generate(head.prompt(chunk), settings)
+        said += texts(tokens, pipeline.processor.tokenizer)
+    right = [caption_is_true(text, e.scene) for text, e in zip(said, examples, strict=True)]
+    return {"all_true": float(np.mean(right)), "distinct": len(set(said)) / len(said)}
+
+
+def _score_dense(head, pipeline, examples, features):
+    found: list[Described] = []
+    for outputs in _outputs(head, features):
+        for regions in head.decode(outputs, threshold=0.05):
+            boxes = np.array([r["box"] for r in regions]).reshape(-1, 4)
+            captions = [pipeline.processor.tokenizer.decode(r["caption"]) for r in regions]
+            found.append(Described(boxes, captions, np.array([r["score"] for r in regions])))
+    result = dense_caption_map(found, [Described(*_described(e)) for e in examples])
+    return {"map": result["map"], "box_map": result["box_map"]}
+
+
+def _score_dialogue(head, pipeline, examples, features):
+    labels = _candidates(pipeline, examples)
+    ranked = {**features, **{name: labels[name] for name in ("candidates",)}}
+    scores = np.concatenate([outputs["candidate_scores"] for outputs in _outputs(head, ranked)])
+    return dialogue_scores(scores, labels["answer_index"])
+
+
+TASKS = {
+    "vqa": SceneTask(
+        "vqa",
+        lambda config, p: {"num_answers": len(p.processor.config.answers)},
+        _vqa_labels,
+        _score_vqa,
+        reasoning=4,
+    ),
+    "grounding": SceneTask(
+        "ground",
+        _grid,
+        lambda p, examples: {"box": np.array([e.box for e in examples], np.float32)},
+        _score_grounding,
+        reasoning=4,
+    ),
+    "matching": SceneTask(
+        "retrieve", lambda config, p: {"embedding_dim": 128}, lambda p, examples: {}, _score_matching
+    ),
+    "captioning": SceneTask(
+        "caption",
+        lambda config, p: {
+            **_writing(p, p.processor.config.target_length + 1),
+            "decoder_depth": config.decoder_depth,
+        },
+        _captions,
+        _score_captioning,
+        fusion_depth=1,
+        text=False,
+    ),
+    "dense_captioning": SceneTask(
+        "caption",
+        lambda config, p: {**_grid(config, p), **_writing(p, REGION_LENGTH)},
+        _regions,
+        _score_dense,
+        text=False,
+    ),
+    "dialogue": SceneTask(
+        "dialogue",
+        lambda config, p: {**_writing(p, 4), "decoder_depth": 1, "max_turns": MAX_TURNS},
+        _candidates,
+        _score_dialogue,
+        fusion_depth=4,
+    ),
+}
+
+
+# -- the run
+
+
+def draw(config: Config, task: SceneTask, split: str, count: int) -> list[Example]:
+    """Examples of the scene world; of `retrieve` each is followed by its twin."""
+    depth = {"max_depth": config.max_depth}
+    source = Source(task.source, split=split, seed=config.seed, **depth)
+    if task.source != "retrieve":
+        return [source[i] for i in range(count)]
+    pairs = [source[i] for i in range(count // 2)]
+    return [one for example in pairs for one in (example, example.pair) if one is not None]
+
+
+def head_config(config: Config, name: str, pipeline: Pipeline) -> VLMTaskConfig:
+    task, dim = TASKS[name], pipeline.model.config.dim
+    deep = task.fusion_depth if config.fusion_depth is None else config.fusion_depth
+    return VLMTaskConfig(
+        name,
+        vision_dim=dim,
+        text_dim=dim if task.text else None,
+        dim=config.dim,
+        num_heads=config.num_heads,
+        fusion=config.fusion,
+        fusion_depth=deep,
+        **task.options(config, pipeline),
+    )
+
+
+def recipe(config: Config, out_dir: Path | None) -> Trainer:
+    unknown = [name for name in config.tasks if name not in TASKS]
+    if unknown or not config.tasks:
+        raise SaccadeError(f"tasks={list(config.tasks)}: choose some of {', '.join(TASKS)}")
+    pipeline = saccade.load(config.encoder)
+    several = len(config.tasks) > 1
+    streams, held = {}, {}
+    for name in config.tasks:
+        task = TASKS[name]
+        steps = task.reasoning if config.reasoning is None else config.reasoning
+
+        def rows(split: str, count: int, task=task, steps=steps):
+            examples = draw(config, task, split, count)
+            return examples, encode(pipeline, task, examples, steps)
+
+        examples, features = rows("train", config.examples)
+        group = 2 if task.source == "retrieve" else 1  # twins come together: each other's hardest negative
+        stream = Rows({**features, **task.labels(pipeline, examples)}, group)
+        objective = HeadLoss(name if several else None)
+        streams[name] = Stream(stream, join, objective, config.batch, items=config.batch // group)
+        held[name] = rows("test", config.held_out)
+
+    backend.seed_everything(config.seed)
+    heads = {name: head_config(config, name, pipeline) for name in config.tasks}
+    if several:
+        model = create_multi_task_vlm_head(heads, config.weights, dtype=config.precision)
+    else:
+        model = create_vlm_head(heads[config.tasks[0]], dtype=config.precision)
+
+    def evaluate(model) -> dict[str, float]:
+        scores = {}
+        for name, (examples, features) in held.items():
+            head = model.heads[name] if several else model
+            found = TASKS[name].score(head, pipeline, examples, features)
+            scores |= {f"{name}/{key}": value for key, value in found.items()}
+        return scores
+
+    def export(trainer: Trainer) -> None:
+        if out_dir is not None:
+            trainer.use_ema()
+            trainer.model.save(out_dir / "model")
+
+    return Trainer(model, streams, config.train, out_dir, on_save=export, evaluate=evaluate)
