@@ -203,8 +203,8 @@ def flatten_history(rows, encode, length: int, max_turns: int) -> dict[str, np.n
     batch["text_mask"] = np.zeros(shape, bool)
     for index, row in enumerate(rows):
         line = _line(row, encode, length, max_turns)
-        for name, values in zip(("tokens", "turns", "roles"), zip(*line, strict=True), strict=True):
-            batch[name][index, : len(line)] = values
+        for place, name in enumerate(("tokens", "turns", "roles")):
+            batch[name][index, : len(line)] = [said[place] for said in line]
         batch["text_mask"][index, : len(line)] = True
     return batch
 
