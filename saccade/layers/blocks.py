@@ -9,21 +9,43 @@ from saccade.layers.cache import place
 from saccade.layers.normalization import RMSNorm, rms
 from saccade.layers.rotary import grid_table
 
+ACTIVATIONS = {
+    "gelu_tanh": lambda x: ops.gelu(x, approximate=True),
+    "gelu": lambda x: ops.gelu(x, approximate=False),
+    "relu": ops.relu,
+}
+
 
 class MLP(keras.layers.Layer):
-    """Dense, GELU (tanh form), Dense, with biases: the feed-forward net of SigLIP.
+    """Dense, activation, Dense: by default the feed-forward net of SigLIP.
 
-    Args: axis: which axis is mixed: -1, or 0 for states whose sequence axis comes first.
+    Args:
+        axis: which axis is mixed: -1, or 0 for states whose sequence axis comes first.
+        activation: of ACTIVATIONS.  use_bias: of both products.
     Call: x: float (B, T, D).
     Returns: float (B, T, D), dtype of x.
+    Raises: ValueError: no such activation (names them).
     """
 
-    def __init__(self, dim: int, mlp_dim: int, axis: int = -1, initializer="glorot_uniform", **kwargs):
+    def __init__(
+        self,
+        dim: int,
+        mlp_dim: int,
+        axis: int = -1,
+        initializer="glorot_uniform",
+        activation: str = "gelu_tanh",
+        use_bias: bool = True,
+        **kwargs,
+    ):
         super().__init__(**kwargs)
+        if activation not in ACTIVATIONS:
+            raise ValueError(f"no activation {activation!r}; choose one of {', '.join(ACTIVATIONS)}")
         self.dim = dim
         self.mlp_dim = mlp_dim
         self.axis = axis
-        options = {"kernel_initializer": initializer, "dtype": self.dtype_policy}
+        self.activation = activation
+        self.use_bias = use_bias
+        options = {"use_bias": use_bias, "kernel_initializer": initializer, "dtype": self.dtype_policy}
         self.up = keras.layers.Dense(mlp_dim, name="up", **options)
         self.down = keras.layers.Dense(dim, name="down", **options)
 
@@ -32,7 +54,8 @@ class MLP(keras.layers.Layer):
         self.down.build((None, self.mlp_dim))
 
     def call(self, x):
-        return contract(self.down, ops.gelu(contract(self.up, x, self.axis), approximate=True), self.axis)
+        hidden = ACTIVATIONS[self.activation](contract(self.up, x, self.axis))
+        return contract(self.down, hidden, self.axis)
 
 
 class SwiGLU(keras.layers.Layer):

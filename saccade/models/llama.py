@@ -65,6 +65,8 @@ class Llama(keras.layers.Layer):
             follows it.
         segments: int32 (B, S), in place of a padding_mask, for sequences packed in one row: 1, 2, ..., 0 =
             padding. Tokens attend their own segment only and positions restart in each.
+        before: what comes between the blocks: before(i, x) -> x is called ahead of block i; None = nothing.
+            `prefill` and `step` take it too.
     Returns: hidden float (B, S, D), normalised; `unembed` makes logits of it.
     Source: Llama, arXiv:2302.13971; equal to LlamaForCausalLM in transformers (tests/oracle).
     """
@@ -110,30 +112,31 @@ class Llama(keras.layers.Layer):
         """float (..., D) -> logits float32 (..., V)."""
         return ops.cast(ops.matmul(hidden, ops.cast(ops.transpose(self.head), hidden.dtype)), "float32")
 
-    def call(self, x, padding_mask=None, segments=None):
+    def call(self, x, padding_mask=None, segments=None, before=None):
         if segments is None and padding_mask is not None:
             segments = ops.cast(padding_mask, "int32")
-        return self._read(x, segments)[0]
+        return self._read(x, segments, before)[0]
 
-    def _read(self, x, segments):
+    def _read(self, x, segments, before):
         mask, positions, memories = None, None, []
         if segments is not None:
             mask = segment_mask(segments)
             positions = positions_of(mask)
-        for block in self.blocks:
+        for i, block in enumerate(self.blocks):
+            x = before(i, x) if before else x
             x, memory = (again(block) if self.remat else block)(x, mask, positions)
             memories.append(memory)
         return self.norm(x), memories
 
-    def prefill(self, x, padding_mask, room: int):
+    def prefill(self, x, padding_mask, room: int, before=None):
         """Read a prompt; see `saccade.generate` for what prefill and step are.
 
         Args:
             x: float (B, S, D).  padding_mask: bool (B, S), padding first, so that every row ends at S.
-            room: tokens that `step` may read.
+            room: tokens that `step` may read.  before: see call.
         Returns: logits float32 (B, V) of what follows the prompt; the cache.
         """
-        hidden, memories = self._read(x, ops.cast(padding_mask, "int32"))
+        hidden, memories = self._read(x, ops.cast(padding_mask, "int32"), before)
         room += -(x.shape[1] + room) % 8  # else every step would pad a copy of the cache for the matrix units
         more = [[0, 0], [0, room], [0, 0], [0, 0]]
         cache = {
@@ -144,14 +147,15 @@ class Llama(keras.layers.Layer):
         }
         return self.unembed(hidden[:, -1]), cache
 
-    def step(self, tokens, cache):
+    def step(self, tokens, cache, before=None):
         """Read tokens int32 (B, T); returns logits float32 (B, T, V) and the cache."""
         position, length = cache["position"], tokens.shape[1]
         mask = readable(position, length, cache["kept"].shape[1])
         mask = ops.logical_and(mask, ops.expand_dims(cache["kept"], 1))
         positions = slots_of(position, length) - ops.expand_dims(cache["padding"], 1)
         x, memories = self.embed(tokens), []
-        for block, memory in zip(self.blocks, cache["memories"], strict=True):
+        for i, (block, memory) in enumerate(zip(self.blocks, cache["memories"], strict=True)):
+            x = before(i, x) if before else x
             x, memory = block(x, mask, positions, cache=memory, slot=position)
             memories.append(memory)
         logits = self.unembed(self.norm(x))

@@ -1,0 +1,182 @@
+"""Flamingo on the scene world: questions about pictures, and made-up names learned from demonstrations.
+
+    saccade train recipes/flamingo_scenes.py --out runs/flamingo
+    saccade train recipes/flamingo_scenes.py --smoke
+
+The vision tower is that of the bundled VLM-HRM and stays as it is. `stage`:
+
+    joint     resampler, gated blocks and the small decoder learn together (default: there is no decoder of
+              this size that has read scene texts)
+    language  the decoder alone learns the same texts without their pictures; then
+    vision    with init=out/model of that run, resampler and gated blocks learn, the decoder frozen as in
+              Flamingo
+
+Writes out/model at every checkpoint. As it goes it answers held-out questions (`qa`) and names held-out pairs
+of things after 0, 2 and 4 demonstrations (`shots_0`, ...).
+"""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from saccade import backend
+from saccade.data.interleaved import Chunk, InterleavedConfig, InterleavedProcessor
+from saccade.data.scenes import Source, lexicon
+from saccade.data.scenes.renaming import TEXT, WORDS, Episodes
+from saccade.data.text import Tokenizer
+from saccade.few_shot import FewShot
+from saccade.models.flamingo import Flamingo, preset
+from saccade.models.vlm_hrm import VLMHRM
+from saccade.pipeline import BUNDLED
+from saccade.train.config import Part, TrainConfig
+from saccade.train.next_token import NextToken
+from saccade.train.stream import Stream
+from saccade.train.trainer import Trainer
+
+STAGES = {
+    "joint": {"vision": Part(freeze=True)},
+    "language": {name: Part(freeze=True) for name in ("vision", "resampler", "cross_.*")},
+    "vision": {name: Part(freeze=True) for name in ("vision", "language")},
+}
+
+
+class Config(BaseModel):
+    """Everything that can be overridden.
+
+    Args:
+        init: a directory that this recipe wrote, to go on from.
+        tower: a VLM-HRM directory whose vision tower is taken.
+        qa_batch, episode_batch: rows a step.  max_hops: of the questions.
+        shots: demonstrations of a training episode.  eval_shots: of those asked.
+        held_out: questions and episodes asked at each evaluation.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    stage: Literal["joint", "language", "vision"] = "joint"
+    preset: str = "flamingo_scenes"
+    init: str | None = None
+    tower: str = str(BUNDLED / "vlm_hrm_scenes")
+    precision: str = "mixed_bfloat16"
+    vocab_size: int = 1024
+    max_length: int = 80
+    qa_batch: int = 256
+    episode_batch: int = 64
+    max_hops: int = 1
+    shots: int = 4
+    eval_shots: tuple[int, ...] = (0, 2, 4)
+    held_out: int = 512
+    workers: int = 8
+    seed: int = 1
+    train: TrainConfig = TrainConfig(
+        steps=6_000,
+        learning_rate=1e-3,
+        warmup_steps=200,
+        weight_decay=0.05,
+        log_every=200,
+        save_every=2_000,
+        eval_every=1_000,
+    )
+
+
+SMOKE = {
+    "precision": "float32",
+    "qa_batch": 2,
+    "episode_batch": 2,
+    "held_out": 2,
+    "workers": 0,
+    "train.steps": 2,
+    "train.log_every": 1,
+    "train.save_every": 2,
+    "train.eval_every": 2,
+}
+
+
+class Questions:
+    """Rows of one chunk: a picture, a question, its answer. `blind`: without the picture."""
+
+    def __init__(self, source: Source):
+        self.source = source
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, index: int) -> tuple[Chunk, ...]:
+        example = self.source[index]
+        return (Chunk(example.text, example.image, example.answer),)
+
+
+class Collate:
+    """Rows -> a training batch; picklable. `blind`: the texts without their pictures."""
+
+    def __init__(self, processor: InterleavedProcessor, blind: bool):
+        self.processor, self.blind = processor, blind
+
+    def __call__(self, rows) -> dict[str, np.ndarray]:
+        if not self.blind:
+            return self.processor(rows, train=True)
+        rows = [[replace(chunk, image=None) for chunk in row] for row in rows]
+        return self.processor(rows, train=True, learn="text", text_only=True)
+
+
+def questions(config: Config, split: str) -> Questions:
+    return Questions(Source("vqa", split=split, seed=config.seed, max_depth=config.max_hops))
+
+
+def make_tokenizer(config: Config) -> Tokenizer:
+    """Trained on the scene world's own questions and the made-up names, every word one token."""
+    rows = questions(config, "train")
+    texts = [f"{chunk.text} {chunk.answer}" for i in range(300) for chunk in rows[i]]
+    return Tokenizer.train([*texts, *[" ".join((TEXT, *lexicon(), *WORDS))] * 50], config.vocab_size)
+
+
+def make_few_shot(config: Config) -> FewShot:
+    """The model of `init`, or a fresh one over the tower."""
+    if config.init:
+        return FewShot.load(config.init, Flamingo, config.precision)
+    tower = VLMHRM.load(config.tower)
+    height, width = tower.config.vision.image_size
+    processor = InterleavedProcessor(
+        make_tokenizer(config),
+        InterleavedConfig((height, width), config.max_length, max(config.shots, *config.eval_shots) + 1),
+    )
+    chosen = preset(config.preset, vision=tower.config.vision)
+    chosen = replace(chosen, language=replace(chosen.language, vocab_size=processor.vocab_size))
+    seen = {name: np.asarray(v.value) for name, v in tower.named_variables().items()}
+    seen = {name: value for name, value in seen.items() if name.startswith("vision/")}
+    backend.seed_everything(config.seed)
+    fresh = ("resampler/", "language/", "cross_")
+    return FewShot(Flamingo.with_weights(chosen, seen, config.precision, config.tower, fresh), processor)
+
+
+def recipe(config: Config, out_dir: Path | None) -> Trainer:
+    few_shot = make_few_shot(config)
+    processor = few_shot.processor
+    one_image = replace(processor, config=replace(processor.config, max_images=1))
+    blind = config.stage == "language"
+    share = max(1, config.workers // 2) if config.workers else 0
+
+    def stream(rows, processor, batch):
+        return Stream(rows, Collate(processor, blind), NextToken(), batch, workers=share, shuffle=False)
+
+    streams = {
+        "qa": stream(questions(config, "train"), one_image, config.qa_batch),
+        "episodes": stream(Episodes(config.shots, seed=config.seed), processor, config.episode_batch),
+    }
+
+    def evaluate(model) -> dict[str, float]:
+        asked = {f"shots_{n}": Episodes(n, "val", config.seed) for n in config.eval_shots}
+        asked["qa"] = questions(config, "val")
+        return {name: few_shot.accuracy(rows, config.held_out) for name, rows in asked.items()}
+
+    def export(trainer: Trainer) -> None:
+        if out_dir is not None:
+            few_shot.save(out_dir / "model")
+
+    parts = {**STAGES[config.stage], **config.train.parts}
+    settings = config.train.model_copy(update={"parts": parts, "seed": config.seed})
+    asking = None if blind else evaluate
+    return Trainer(few_shot.model, streams, settings, out_dir, on_save=export, evaluate=asking)
