@@ -23,9 +23,9 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from saccade import backend
-from saccade.data.interleaved import Chunk, InterleavedConfig, InterleavedProcessor
+from saccade.data.interleaved import Collate, InterleavedConfig, InterleavedProcessor
 from saccade.data.scenes import Source, lexicon
-from saccade.data.scenes.renaming import TEXT, WORDS, Episodes
+from saccade.data.scenes.chunks import TEXT, WORDS, Episodes, Questions
 from saccade.data.text import Tokenizer
 from saccade.few_shot import FewShot
 from saccade.models.flamingo import Flamingo, preset
@@ -93,33 +93,6 @@ SMOKE = {
     "train.save_every": 2,
     "train.eval_every": 2,
 }
-
-
-class Questions:
-    """Rows of one chunk: a picture, a question, its answer. `blind`: without the picture."""
-
-    def __init__(self, source: Source):
-        self.source = source
-
-    def __len__(self) -> int:
-        return len(self.source)
-
-    def __getitem__(self, index: int) -> tuple[Chunk, ...]:
-        example = self.source[index]
-        return (Chunk(example.text, example.image, example.answer),)
-
-
-class Collate:
-    """Rows -> a training batch; picklable. `blind`: the texts without their pictures."""
-
-    def __init__(self, processor: InterleavedProcessor, blind: bool):
-        self.processor, self.blind = processor, blind
-
-    def __call__(self, rows) -> dict[str, np.ndarray]:
-        if not self.blind:
-            return self.processor(rows, train=True)
-        rows = [[replace(chunk, image=None) for chunk in row] for row in rows]
-        return self.processor(rows, train=True, learn="text", text_only=True)
 
 
 def questions(config: Config, split: str) -> Questions:

@@ -6,7 +6,7 @@ batch  = processor([prompt])
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -189,3 +189,17 @@ class InterleavedProcessor:
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise SaccadeError(f"{path} cannot be read: {error!r}; restore the file") from None
         return cls(Tokenizer.load(Path(folder) / "tokenizer.json"), config)
+
+
+@dataclass(frozen=True)
+class Collate:
+    """Rows -> a training batch. `blind`: the texts without their pictures, every token learned."""
+
+    processor: InterleavedProcessor
+    blind: bool = False
+
+    def __call__(self, rows: Sequence[Sequence[Chunk]]) -> dict[str, np.ndarray]:
+        if not self.blind:
+            return self.processor(rows, train=True)
+        rows = [[replace(chunk, image=None) for chunk in row] for row in rows]
+        return self.processor(rows, train=True, learn="text", text_only=True)

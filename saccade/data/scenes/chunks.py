@@ -1,10 +1,4 @@
-"""Episodes whose rule is told by nothing but the demonstrations: two kinds of things get made-up names.
-
-One episode contrasts two values of an attribute (red and blue, cubes and balls); each gets a made-up word,
-drawn anew. Every picture shows one object whose other attributes are random. Which attribute counts and
-which word names which value can be read from demonstrations only: without any, no answer is better than a
-guess among all words.
-"""
+"""The scene world as chunks of interleaved texts: questions, and episodes of made-up names."""
 
 from dataclasses import dataclass
 from itertools import combinations
@@ -15,6 +9,7 @@ from saccade.data.interleaved import Chunk
 from saccade.data.scenes.render import render
 from saccade.data.scenes.sample import sample_scene
 from saccade.data.scenes.scene import COLORS, SHAPES
+from saccade.data.scenes.tasks import Source
 from saccade.errors import SaccadeError
 
 WORDS = ("dax", "wug", "blick", "zup", "fep", "toma", "lorp", "nib", "gazzer", "koba", "mip", "tove")
@@ -29,8 +24,27 @@ _SPLITS = ("train", "val")
 
 
 @dataclass(frozen=True)
+class Questions:
+    """Rows of one chunk: a picture, what is asked of it, the answer. `source`: of task `vqa` or `statement`."""
+
+    source: Source
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, index: int) -> tuple[Chunk, ...]:
+        example = self.source[index]
+        return (Chunk(example.text, example.image, example.answer),)
+
+
+@dataclass(frozen=True)
 class Episodes:
-    """Random access to 2**31 - 1 rows of chunks, each a pure function of (split, seed, shots, index).
+    """Rows whose rule is told by nothing but the demonstrations: two kinds of things get made-up names.
+
+    One episode contrasts two values of an attribute (red and blue, cubes and balls); each gets a made-up
+    word, drawn anew. Every picture shows one object whose other attributes are random. Which attribute
+    counts and which word names which value can be read from the demonstrations only: without any, no answer
+    is better than a guess among all words. Each row is a pure function of (split, seed, shots, index).
 
     Args:
         shots: demonstrations ahead of the question, both names equally often (one more of one if odd).
