@@ -25,7 +25,10 @@ _SPLITS = ("train", "val")
 
 @dataclass(frozen=True)
 class Questions:
-    """Rows of one chunk: a picture, what is asked of it, the answer. `source`: of task `vqa` or `statement`."""
+    """Rows of one chunk: a picture, what is asked of it, the answer.
+
+    Args: source: of a task whose examples have a text and an answer.
+    """
 
     source: Source
 
