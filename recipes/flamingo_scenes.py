@@ -114,7 +114,9 @@ def make_few_shot(config: Config) -> FewShot:
     height, width = tower.config.vision.image_size
     processor = InterleavedProcessor(
         make_tokenizer(config),
-        InterleavedConfig((height, width), config.max_length, max(config.shots, *config.eval_shots) + 1),
+        InterleavedConfig(
+            (height, width), config.max_length, max_images=max(config.shots, *config.eval_shots) + 1
+        ),
     )
     chosen = preset(config.preset, vision=tower.config.vision)
     chosen = replace(chosen, language=replace(chosen.language, vocab_size=processor.vocab_size))

@@ -81,11 +81,13 @@ def parse(text: str, images: Sequence) -> tuple[Chunk, ...]:
 @dataclass(frozen=True)
 class InterleavedConfig:
     """`image_size`: (height, width) of the canvas.  `max_length`: most tokens of a row, image places too.
-    `max_images`: most images of a row.  `image_tokens`: places that an image takes, 1 (Flamingo) or as many
+    `length_multiple`: prompts are padded to a multiple of it, so that few shapes compile.  `max_images`: most
+    images of a row.  `image_tokens`: places that an image takes, 1 (Flamingo) or as many
     as it becomes tokens (BLIP-2)."""
 
     image_size: tuple[int, int] = (128, 128)
     max_length: int = 128
+    length_multiple: int = 16
     max_images: int = 8
     image_tokens: int = 1
 
@@ -126,7 +128,7 @@ class InterleavedProcessor:
     def __call__(self, rows: Sequence, train=False, learn="answers", text_only=False) -> dict:
         encoded = [self.encode(row, learn, text_only) for row in rows]
         pictures = [[chunk.image for chunk in row if chunk.image is not None] for row in rows]
-        longest = self.config.max_length if train else max(len(ids) for ids, _ in encoded)
+        longest = self.config.max_length if train else self._length(max(len(ids) for ids, _ in encoded))
         most = 0 if text_only else self.config.max_images if train else max(map(len, pictures))
         images = np.full((len(rows), most, *self.config.image_size, 3), 127, np.uint8)
         tokens = np.full((len(rows), longest), PAD, np.int32)
@@ -141,6 +143,10 @@ class InterleavedProcessor:
                 images[i, k] = letterbox(read_image(picture), self.config.image_size)[0]
         batch = {"images": images, "tokens": tokens, "image_mask": tokens == self.image_id}
         return batch | ({"targets": targets} if train else {"padding_mask": kept})
+
+    def _length(self, tokens: int) -> int:
+        multiple = self.config.length_multiple
+        return min(-(-tokens // multiple) * multiple, self.config.max_length)
 
     def encode(self, row: Sequence[Chunk], learn="answers", text_only=False) -> tuple[list[int], list[bool]]:
         """The tokens of a row, <bos> first, and which of them training predicts."""
