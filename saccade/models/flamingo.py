@@ -142,11 +142,11 @@ class Flamingo(Model):
         return self.language.step(tokens, cache, before=look)
 
     def _media(self, batch):
-        """The images' keys and values for each gated block (None without images); images so far (B, S)."""
+        """The images' keys and values for each gated block ([] without images); images so far (B, S)."""
         seen = ops.cumsum(ops.cast(batch["image_mask"], "int32"), axis=1)
         images = batch.get("images")
         if images is None or images.shape[1] == 0:
-            return None, seen
+            return [], seen
         soft = self.encode_images(images)
         soft = ops.reshape(soft, (soft.shape[0], -1, soft.shape[-1]))
         return [block.project_memory(soft) for block in self.cross.values()], seen
@@ -154,7 +154,7 @@ class Flamingo(Model):
     def _look(self, memories, seen):
         """before(i, x) of the decoder, for tokens that have `seen`, int32 (B, T), images."""
         mask, of_block = None, dict.fromkeys(self.cross)
-        if memories is not None:
+        if memories:
             of_block = dict(zip(self.cross, memories, strict=True))
             image = ops.arange(memories[0][0].shape[1], dtype="int32") // self.config.num_latents
             mask = ops.equal(ops.expand_dims(seen, -1) - 1, image)  # (B, T, K M)
