@@ -173,7 +173,7 @@ def from_backbones(
 def write_siglip(folder: str | Path, model: NanoVLM) -> None:
     """Write the tower as a SiglipVisionModel, for other runtimes. Raises: SaccadeError: it is none."""
     c = model.config.vision
-    if c.stem or c.image_size[0] != c.image_size[1]:
+    if c.stem or not c.plain or c.image_size[0] != c.image_size[1]:
         raise SaccadeError("SigLIP has no stem and square images; this tower cannot be written as one")
     record = {
         "architectures": ["SiglipVisionModel"], "model_type": "siglip_vision_model",

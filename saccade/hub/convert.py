@@ -3,6 +3,7 @@
 Every tensor is used once and every variable is set once, or the whole conversion is refused.
 """
 
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -16,7 +17,8 @@ _OURS = {
     "same": lambda t: t,
     "linear": lambda t: t.T,  # (out, in) -> (in, out)
     "conv": lambda t: t.transpose(2, 3, 1, 0),  # (out, in, h, w) -> (h, w, in, out)
-    "grid": lambda t: t,  # (N, D) -> (rows, columns, D), by the variable's shape
+    "grid": lambda t: t,  # (N, D) -> (rows, columns, D), by the variable's shape; ours may be several
+    "number": lambda t: t.reshape(()),  # (1,) -> ()
     "grid_row": lambda t: t[0],  # (1, N, D) -> (rows, columns, D)
 }
 _THEIRS = {
@@ -24,6 +26,7 @@ _THEIRS = {
     "linear": lambda t: t.T,
     "conv": lambda t: t.transpose(3, 2, 0, 1),
     "grid": lambda t: t.reshape(-1, t.shape[-1]),
+    "number": lambda t: t.reshape(1),
     "grid_row": lambda t: t.reshape(1, -1, t.shape[-1]),
 }
 _THEIR_FIRST_AXIS_IS_OUR_LAST = ("linear", "conv")
@@ -35,7 +38,8 @@ class Rule:
 
     Args:
         ours, theirs: names; "{}" stands for the number of a block. Of several, theirs are of equal size.
-        layout: `same`, `linear`, `conv`, `grid` (N, D) or `grid_row` (1, N, D), both of positions.
+        layout: `same`, `linear`, `conv`, `grid` (N, D) or `grid_row` (1, N, D), both of positions, `number`
+            (1,) of a scalar.
     """
 
     ours: str | tuple[str, ...]
@@ -102,7 +106,7 @@ def _read(rule: Rule, tensors, shapes, source: str) -> dict[str, np.ndarray]:
     try:
         joined = tensors[theirs[0]] if len(theirs) == 1 else np.concatenate([tensors[n] for n in theirs])
         axis = -1 if rule.layout in _THEIR_FIRST_AXIS_IS_OUR_LAST else 0
-        sizes = [shape[axis] for shape in wanted]
+        sizes = [math.prod(s[:-1]) if rule.layout == "grid" else s[axis] for s in wanted if s]
         parts = [joined] if len(ours) == 1 else np.split(joined, np.cumsum(sizes)[:-1])
         parts = [_OURS[rule.layout](part) for part in parts]
         if rule.layout.startswith("grid"):
@@ -123,5 +127,6 @@ def to_theirs(table: Iterable[Rule], tensors: Mapping[str, np.ndarray]) -> dict[
         ours, theirs = _names(rule.ours), _names(rule.theirs)
         parts = [_THEIRS[rule.layout](tensors[name]) for name in ours]
         joined = parts[0] if len(parts) == 1 else np.concatenate(parts)
-        result |= dict(zip(theirs, np.split(joined, len(theirs)), strict=True))
+        split = [joined] if len(theirs) == 1 else np.split(joined, len(theirs))
+        result |= dict(zip(theirs, split, strict=True))
     return result

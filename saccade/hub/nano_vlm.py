@@ -94,7 +94,12 @@ def flat(config: NanoVLMConfig) -> dict:
     Raises: SaccadeError: the format cannot say it (a stem, a normalisation, an image that is not square).
     """
     v, l = config.vision, config.language  # noqa: E741, as in the keys
-    if v.stem or (v.pixel_mean, v.pixel_std) != (0.0, 1.0) or v.image_size[0] != v.image_size[1]:
+    if (
+        v.stem
+        or not v.plain
+        or (v.pixel_mean, v.pixel_std) != (0.0, 1.0)
+        or v.image_size[0] != v.image_size[1]
+    ):
         raise SaccadeError(
             "the published nanoVLM format has no stem, pixels in [0, 1] and square images; "
             "save this model with `save` instead"

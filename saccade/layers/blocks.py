@@ -6,56 +6,9 @@ from keras import ops
 
 from saccade.layers.attention import Attention
 from saccade.layers.cache import place
+from saccade.layers.mlp import MLP, contract
 from saccade.layers.normalization import RMSNorm, rms
 from saccade.layers.rotary import grid_table
-
-ACTIVATIONS = {
-    "gelu_tanh": lambda x: ops.gelu(x, approximate=True),
-    "gelu": lambda x: ops.gelu(x, approximate=False),
-    "relu": ops.relu,
-}
-
-
-class MLP(keras.layers.Layer):
-    """Dense, activation, Dense: by default the feed-forward net of SigLIP.
-
-    Args:
-        axis: which axis is mixed: -1, or 0 for states whose sequence axis comes first.
-        activation: of ACTIVATIONS.  use_bias: of both products.
-    Call: x: float (B, T, D).
-    Returns: float (B, T, D), dtype of x.
-    Raises: ValueError: no such activation (names them).
-    """
-
-    def __init__(
-        self,
-        dim: int,
-        mlp_dim: int,
-        axis: int = -1,
-        initializer="glorot_uniform",
-        activation: str = "gelu_tanh",
-        use_bias: bool = True,
-        **kwargs,
-    ):
-        super().__init__(**kwargs)
-        if activation not in ACTIVATIONS:
-            raise ValueError(f"no activation {activation!r}; choose one of {', '.join(ACTIVATIONS)}")
-        self.dim = dim
-        self.mlp_dim = mlp_dim
-        self.axis = axis
-        self.activation = activation
-        self.use_bias = use_bias
-        options = {"use_bias": use_bias, "kernel_initializer": initializer, "dtype": self.dtype_policy}
-        self.up = keras.layers.Dense(mlp_dim, name="up", **options)
-        self.down = keras.layers.Dense(dim, name="down", **options)
-
-    def build(self, input_shape=None):
-        self.up.build((None, self.dim))
-        self.down.build((None, self.mlp_dim))
-
-    def call(self, x):
-        hidden = ACTIVATIONS[self.activation](contract(self.up, x, self.axis))
-        return contract(self.down, hidden, self.axis)
 
 
 class SwiGLU(keras.layers.Layer):
@@ -156,17 +109,6 @@ def product_scale(gate_up, axis: int = -1, epsilon: float = 1e-5):
     return scale(gate_up)
 
 
-def contract(dense, x, axis: int):
-    """Apply a Dense layer along the last axis, or along the first without moving it: one plain product."""
-    if axis == -1:
-        return dense(x)
-    kernel = ops.cast(dense.kernel, x.dtype)
-    y = ops.tensordot(kernel, x, axes=((0,), (axis,)))
-    if dense.bias is None:
-        return y
-    return y + ops.reshape(ops.cast(dense.bias, x.dtype), (-1,) + (1,) * (len(x.shape) - 1))
-
-
 def again(block):
     """The block, its activations computed again in the backward pass instead of kept.
 
@@ -177,28 +119,34 @@ def again(block):
 
 
 class EncoderBlock(keras.layers.Layer):
-    """Pre-LN self-attention and MLP, with biases: the block of SigLIP's vision and text towers.
+    """Pre-LN self-attention and MLP, with biases: the block of CLIP's and SigLIP's towers.
 
     Call:
         x: float (B, N, D).
         attention_mask: bool (B, N, N) or broadcastable, True = may attend; None = all.
+        causal: see Attention.
     Returns: float (B, N, D), dtype of x.
     Source: SigLIP, arXiv:2303.15343; the block is ViT's, arXiv:2010.11929, equations 2 and 3.
     """
 
-    def __init__(self, dim: int, num_heads: int, mlp_dim: int, epsilon: float = 1e-6, **kwargs):
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        mlp_dim: int,
+        epsilon: float = 1e-6,
+        activation: str = "gelu_pytorch_tanh",
+        **kwargs,
+    ):
         super().__init__(**kwargs)
         self.dim = dim
-        self.num_heads = num_heads
-        self.mlp_dim = mlp_dim
-        self.epsilon = epsilon
         policy = self.dtype_policy
         self.attention_norm = keras.layers.LayerNormalization(
             epsilon=epsilon, dtype=policy, name="attention_norm"
         )
         self.attention = Attention(dim, num_heads, use_bias=True, flash=None, dtype=policy, name="attention")
         self.mlp_norm = keras.layers.LayerNormalization(epsilon=epsilon, dtype=policy, name="mlp_norm")
-        self.mlp = MLP(dim, mlp_dim, dtype=policy, name="mlp")
+        self.mlp = MLP(dim, mlp_dim, activation=activation, dtype=policy, name="mlp")
 
     def build(self, input_shape=None):
         for norm in (self.attention_norm, self.mlp_norm):
@@ -206,8 +154,8 @@ class EncoderBlock(keras.layers.Layer):
         self.attention.build()
         self.mlp.build()
 
-    def call(self, x, attention_mask=None):
-        x = x + self.attention(self.attention_norm(x), attention_mask=attention_mask)
+    def call(self, x, attention_mask=None, causal=False):
+        x = x + self.attention(self.attention_norm(x), attention_mask=attention_mask, causal=causal)
         return x + self.mlp(self.mlp_norm(x))
 
 

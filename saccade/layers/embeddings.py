@@ -20,6 +20,7 @@ class PatchEmbedding(keras.layers.Layer):
         stem: channels of the stem's convolutions; 2 ** len(stem) must divide patch_size.
         centered: the last convolution of the stem pads above and left instead of below and right. What a
             patch sees then reaches equally far to all sides of it; otherwise nothing above or left of it.
+        use_bias: of the projection; CLIP has none.
     Call: images: float (B, H, W, 3) in [0, 1].
     Returns: float (B, H * W / patch_size^2, D), row-major.
     Raises: ValueError: the patch does not divide the image, or the stem outgrows the patch.
@@ -32,6 +33,7 @@ class PatchEmbedding(keras.layers.Layer):
         grid: tuple,
         stem: tuple = (),
         centered: bool = False,
+        use_bias: bool = True,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -55,7 +57,9 @@ class PatchEmbedding(keras.layers.Layer):
             for i in range(len(stem))
         ]
         rest = patch_size // 2 ** len(stem)
-        self.projection = keras.layers.Conv2D(dim, rest, strides=rest, dtype=policy, name="projection")
+        self.projection = keras.layers.Conv2D(
+            dim, rest, strides=rest, use_bias=use_bias, dtype=policy, name="projection"
+        )
 
     def build(self, input_shape=None):
         channels = 3
@@ -134,6 +138,7 @@ class TokenEmbedding(keras.layers.Layer):
 
     Args:
         vocab_size: V.  dim: D.  max_length: longest sequence.
+        scaled: False leaves sqrt(D) out, the tables then start at CLIP's 0.02 and 0.01.
     Call:
         tokens: int32 (B, T).
         start: int, position of the first token; a tensor while decoding with a cache, int32 () or, a position
@@ -142,17 +147,19 @@ class TokenEmbedding(keras.layers.Layer):
     Raises: ValueError: T exceeds max_length (states both).
     """
 
-    def __init__(self, vocab_size: int, dim: int, max_length: int, **kwargs):
+    def __init__(self, vocab_size: int, dim: int, max_length: int, scaled: bool = True, **kwargs):
         super().__init__(**kwargs)
         self.vocab_size = vocab_size
         self.dim = dim
         self.max_length = max_length
+        self.scale = dim**0.5 if scaled else 1.0
+        self._spread = (dim**-0.5, dim**-0.5) if scaled else (0.02, 0.01)
 
     def build(self, input_shape=None):
-        normal = keras.initializers.TruncatedNormal(stddev=self.dim**-0.5)
-        self.table = self.add_weight(shape=(self.vocab_size, self.dim), initializer=normal, name="table")
+        words, places = (keras.initializers.TruncatedNormal(stddev=spread) for spread in self._spread)
+        self.table = self.add_weight(shape=(self.vocab_size, self.dim), initializer=words, name="table")
         self.positions = self.add_weight(
-            shape=(self.max_length, self.dim), initializer=normal, name="positions"
+            shape=(self.max_length, self.dim), initializer=places, name="positions"
         )
 
     def call(self, tokens, start=0):
@@ -166,7 +173,7 @@ class TokenEmbedding(keras.layers.Layer):
             positions = ops.take(table, ops.minimum(slots_of(start, length), self.max_length - 1), axis=0)
         else:
             positions = ops.expand_dims(ops.slice(table, (start, 0), (length, self.dim)), 0)
-        return (x + ops.cast(positions, x.dtype)) * self.dim**0.5
+        return (x + ops.cast(positions, x.dtype)) * self.scale
 
     def unembed(self, hidden):
         """hidden (B, T, D) -> logits float32 (B, T, V), with the embedding's own table."""
