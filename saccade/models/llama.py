@@ -75,21 +75,23 @@ class Llama(keras.layers.Layer):
         super().__init__(**kwargs)
         self.config = config
         self.remat = remat
-        policy = self.dtype_policy
-        self.blocks = [
-            CausalBlock(
-                config.dim,
-                config.num_heads,
-                config.num_kv_heads,
-                config.mlp_dim,
-                config.rope_theta,
-                config.epsilon,
-                dtype=policy,
-                name=f"block_{i}",
-            )
-            for i in range(config.depth)
-        ]
-        self.norm = RMSNorm(config.dim, config.epsilon, dtype=policy, name="norm")
+        self.blocks = [self._block(f"block_{i}") for i in range(config.depth)]
+        self.norm = self._last_norm("norm")
+
+    def _block(self, name: str) -> CausalBlock:
+        c = self.config
+        widths = c.dim, c.num_heads, c.num_kv_heads, c.mlp_dim
+        return CausalBlock(*widths, c.rope_theta, c.epsilon, dtype=self.dtype_policy, name=name)
+
+    def _last_norm(self, name: str):
+        return RMSNorm(self.config.dim, self.config.epsilon, dtype=self.dtype_policy, name=name)
+
+    def _place(self, x, positions):
+        """Vectors with what says where they stand, for decoders whose attention does not: here, as they are.
+
+        positions: int32 (B, S), None = 0, 1, ...
+        """
+        return x
 
     def build(self, input_shape=None):
         c = self.config
@@ -102,7 +104,7 @@ class Llama(keras.layers.Layer):
         self.head = self.table if c.tie else table("head")
         for block in self.blocks:
             block.build()
-        self.norm.build()
+        self.norm.build((None, None, c.dim))
 
     def embed(self, tokens):
         """int32 (B, S) -> float (B, S, D)."""
@@ -122,6 +124,7 @@ class Llama(keras.layers.Layer):
         if segments is not None:
             mask = segment_mask(segments)
             positions = positions_of(mask)
+        x = self._place(x, positions)
         for i, block in enumerate(self.blocks):
             x = before(i, x) if before else x
             x, memory = (again(block) if self.remat else block)(x, mask, positions)
@@ -153,7 +156,7 @@ class Llama(keras.layers.Layer):
         mask = readable(position, length, cache["kept"].shape[1])
         mask = ops.logical_and(mask, ops.expand_dims(cache["kept"], 1))
         positions = slots_of(position, length) - ops.expand_dims(cache["padding"], 1)
-        x, memories = self.embed(tokens), []
+        x, memories = self._place(self.embed(tokens), positions), []
         for i, (block, memory) in enumerate(zip(self.blocks, cache["memories"], strict=True)):
             x = before(i, x) if before else x
             x, memory = block(x, mask, positions, cache=memory, slot=position)

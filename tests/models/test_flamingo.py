@@ -1,4 +1,4 @@
-"""Flamingo: identity at the start, which image a token reads, its cache, its padding, and NumPy's equations."""
+"""Flamingo: identity at the start, which image a token reads, its cache and padding; NumPy's equations."""
 
 from dataclasses import replace
 
