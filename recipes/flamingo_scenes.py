@@ -19,20 +19,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from saccade import backend
 from saccade.data.interleaved import Collate, InterleavedConfig, InterleavedProcessor
-from saccade.data.scenes import Source, lexicon
-from saccade.data.scenes.chunks import TEXT, WORDS, Episodes, Questions
-from saccade.data.text import Tokenizer
+from saccade.data.scenes import Source
+from saccade.data.scenes.chunks import Episodes, SceneChunks
 from saccade.few_shot import FewShot
 from saccade.models.flamingo import Flamingo, preset
-from saccade.models.vlm_hrm import VLMHRM
 from saccade.pipeline import BUNDLED
 from saccade.train.config import Part, TrainConfig
 from saccade.train.next_token import NextToken
+from saccade.train.scene_chunks import scene_tokenizer, tower_of
 from saccade.train.stream import Stream
 from saccade.train.trainer import Trainer
 
@@ -95,33 +93,23 @@ SMOKE = {
 }
 
 
-def questions(config: Config, split: str) -> Questions:
-    return Questions(Source("vqa", split=split, seed=config.seed, max_depth=config.max_hops))
-
-
-def make_tokenizer(config: Config) -> Tokenizer:
-    """Trained on the scene world's own questions and the made-up names, every word one token."""
-    rows = questions(config, "train")
-    texts = [f"{chunk.text} {chunk.answer}" for i in range(300) for chunk in rows[i]]
-    return Tokenizer.train([*texts, *[" ".join((TEXT, *lexicon(), *WORDS))] * 50], config.vocab_size)
+def questions(config: Config, split: str) -> SceneChunks:
+    return SceneChunks(Source("vqa", split=split, seed=config.seed, max_depth=config.max_hops))
 
 
 def make_few_shot(config: Config) -> FewShot:
     """The model of `init`, or a fresh one over the tower."""
     if config.init:
         return FewShot.load(config.init, Flamingo, config.precision)
-    tower = VLMHRM.load(config.tower)
-    height, width = tower.config.vision.image_size
+    vision, seen = tower_of(config.tower)
     processor = InterleavedProcessor(
-        make_tokenizer(config),
+        scene_tokenizer(questions(config, "train"), config.vocab_size),
         InterleavedConfig(
-            (height, width), config.max_length, max_images=max(config.shots, *config.eval_shots) + 1
+            vision.image_size, config.max_length, max_images=max(config.shots, *config.eval_shots) + 1
         ),
     )
-    chosen = preset(config.preset, vision=tower.config.vision)
+    chosen = preset(config.preset, vision=vision)
     chosen = replace(chosen, language=replace(chosen.language, vocab_size=processor.vocab_size))
-    seen = {name: np.asarray(v.value) for name, v in tower.named_variables().items()}
-    seen = {name: value for name, value in seen.items() if name.startswith("vision/")}
     backend.seed_everything(config.seed)
     fresh = ("resampler/", "language/", "cross_")
     return FewShot(Flamingo.with_weights(chosen, seen, config.precision, config.tower, fresh), processor)

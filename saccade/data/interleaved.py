@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from saccade.data.image import letterbox, read_image
-from saccade.data.text import BOS, PAD, Tokenizer
+from saccade.data.text import BOS, EOS, PAD, Tokenizer
 from saccade.errors import SaccadeError
 from saccade.files import write_text
 
@@ -209,3 +209,32 @@ class Collate:
             return self.processor(rows, train=True)
         rows = [[replace(chunk, image=None) for chunk in row] for row in rows]
         return self.processor(rows, train=True, learn="text", text_only=True)
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Rows of one chunk -> pictures and what their answers say of them; picklable.
+
+    Args: text_length: T.
+    Returns: dict: images uint8 (B, H, W, 3); tokens int32 (B, T), <bos> first and <eos> last; padding_mask
+        bool (B, T).
+    Raises: SaccadeError: a text has more tokens than text_length.
+    """
+
+    processor: InterleavedProcessor
+    text_length: int
+
+    def __call__(self, rows: Sequence[Sequence[Chunk]]) -> dict[str, np.ndarray]:
+        size = self.processor.config.image_size
+        tokens = np.full((len(rows), self.text_length), PAD, np.int32)
+        kept = np.zeros(tokens.shape, bool)
+        for i, (chunk,) in enumerate(rows):
+            ids = [BOS, *self.processor.tokenizer.encode(chunk.answer), EOS]
+            if len(ids) > self.text_length:
+                raise SaccadeError(
+                    f"a text has {len(ids)} tokens with <bos> and <eos>, text_length is {self.text_length}; "
+                    "raise it"
+                )
+            tokens[i, : len(ids)], kept[i, : len(ids)] = ids, True
+        images = np.stack([letterbox(read_image(chunk.image), size)[0] for (chunk,) in rows])
+        return {"images": images, "tokens": tokens, "padding_mask": kept}

@@ -16,8 +16,8 @@ from saccade.models.vlm_hrm import to_unit
 
 @dataclass(frozen=True, slots=True)
 class BLIP2Config:
-    """`language`: an OPT or a Llama that reads the queries; None = stage one alone.  `embedding_dim`: E of the
-    space of images and texts; None = stage two alone (then `qformer.text` is False)."""
+    """`language`: an OPT or a Llama that reads the queries; None = stage one alone.  `embedding_dim`: E of
+    the space of images and texts; None = stage two alone (then `qformer.text` is False)."""
 
     vision: ViTConfig = field(default_factory=ViTConfig)
     qformer: QFormerConfig = field(default_factory=QFormerConfig)
@@ -89,8 +89,8 @@ class BLIP2(SplicedDecoder):
             raise ValueError("language and embedding_dim are None: nothing to learn; give one of them")
         if (c.embedding_dim is not None) != c.qformer.text:
             raise ValueError(
-                f"embedding_dim={c.embedding_dim} and qformer.text={c.qformer.text} exclude each other; stage "
-                "one needs both, stage two alone neither"
+                f"embedding_dim={c.embedding_dim} and qformer.text={c.qformer.text} exclude each other; "
+                "stage one needs both, stage two alone neither"
             )
         self.vision = ViT(c.vision, dtype=policy, name="vision")
         self.qformer = QFormer(c.qformer, c.vision.dim, dtype=policy, name="qformer")
@@ -136,7 +136,7 @@ class BLIP2(SplicedDecoder):
         return _unit(self.parts["text_head"](self.qformer.read(tokens, padding_mask)[:, 0]))
 
     def similarity(self, images, texts):
-        """Cosine of each text (C, E) with the query of each image (B, Q, E) that fits best: float32 (B, C)."""
+        """Cosine of each text (C, E) with the best query of each image (B, Q, E): float32 (B, C)."""
         return ops.max(ops.einsum("bqe,ce->bqc", images, texts), axis=1)
 
     @property

@@ -71,9 +71,11 @@ class QFormerBlock(keras.layers.Layer):
     """Post-norm: z = LN(z + SelfAttention(z)); queries q = LN(q + Attention(q, vision)) where it reads the
     image; then a feed-forward net of the queries' own and one of the text's.
 
-    Call: queries: float (B, Q, D) or None.  text: float (B, T, D) or None.  mask: bool, broadcastable to
-        (B, Q + T, Q + T).  vision: float (B, N, C).  vision_mask: bool (B, 1, N) or None.
-    Returns: queries, text.
+    Call:
+        z: float (B, count + T, D), queries before text.  count: int, of queries; 0 = text alone.
+        attention_mask: bool, broadcastable to (B, count + T, count + T), True = may attend; None = all.
+        vision: float (B, N, C), where there are queries.  readable: bool (B, 1, N), of it; None = all.
+    Returns: float (B, count + T, D).
     """
 
     def __init__(self, config: QFormerConfig, vision_dim: int, cross: bool, **kwargs):
@@ -105,16 +107,17 @@ class QFormerBlock(keras.layers.Layer):
                 part.build()
             self.norms[name].build((None, None, self.dim))
 
-    def call(self, queries, text, mask, vision=None, vision_mask=None):
-        count = 0 if queries is None else queries.shape[1]
-        z = ops.concatenate([part for part in (queries, text) if part is not None], axis=1)
-        z = self._add("self_attention", z, attention_mask=mask)
-        queries = None if queries is None else z[:, :count]
-        text = None if text is None else z[:, count:]
-        if queries is not None and "cross_attention" in self.parts:
-            queries = self._add("cross_attention", queries, vision, attention_mask=vision_mask)
-        queries = None if queries is None else self._add("query_mlp", queries)
-        return queries, None if text is None else self._add("text_mlp", text)
+    def call(self, z, count, attention_mask=None, vision=None, readable=None):
+        z = self._add("self_attention", z, attention_mask=attention_mask)
+        queries, text = z[:, :count], z[:, count:]
+        parts = []
+        if count:
+            if "cross_attention" in self.parts:
+                queries = self._add("cross_attention", queries, vision, attention_mask=readable)
+            parts.append(self._add("query_mlp", queries))
+        if z.shape[1] > count:
+            parts.append(self._add("text_mlp", text))
+        return ops.concatenate(parts, axis=1)
 
     def _add(self, name, x, *args, **options):
         return self.norms[name](x + self.parts[name](x, *args, **options))
@@ -156,12 +159,12 @@ class QFormer(keras.layers.Layer):
         Args: vision: float (B, N, C).  vision_mask: bool (B, N), True = keep; None = all.
         Returns: float (B, Q, D).
         """
-        return self._run(vision, vision_mask, None, None, None)[0]
+        return self._run(vision, vision_mask, None, None, True)[0]
 
     def read(self, tokens, padding_mask=None):
         """What the text makes of itself, both ways: tokens int32 (B, T) -> float (B, T, D)."""
         mask = None if padding_mask is None else ops.expand_dims(padding_mask, 1)
-        return self._run(None, None, tokens, mask, None)[1]
+        return self._run(None, None, tokens, mask, False)[1]
 
     def both(self, vision, tokens, padding_mask=None, causal=False, vision_mask=None):
         """Queries and text together.
@@ -184,12 +187,11 @@ class QFormer(keras.layers.Layer):
             mask = ops.logical_and(mask, ops.expand_dims(ops.concatenate([above, below], axis=0), 0))
         return self._run(vision, vision_mask, tokens, mask, True)
 
-    def _run(self, vision, vision_mask, tokens, mask, together):
-        text = None if tokens is None else self.norm(self.embedding(tokens))
-        queries = None
-        if tokens is None or together:
-            queries = self.norm(for_each_row(self.queries, vision))
-        seen = None if vision_mask is None else ops.expand_dims(vision_mask, 1)
+    def _run(self, vision, vision_mask, tokens, mask, with_queries):
+        parts = [self.norm(for_each_row(self.queries, vision))] if with_queries else []
+        parts += [] if tokens is None else [self.norm(self.embedding(tokens))]
+        z, count = ops.concatenate(parts, axis=1), self.config.num_queries if with_queries else 0
+        readable = None if vision_mask is None else ops.expand_dims(vision_mask, 1)
         for block in self.blocks:
-            queries, text = block(queries, text, mask, vision, seen)
-        return queries, text
+            z = block(z, count=count, attention_mask=mask, vision=vision, readable=readable)
+        return z[:, :count], z[:, count:]

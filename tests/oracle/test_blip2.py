@@ -1,4 +1,4 @@
-"""BLIP2 against transformers, live: generation over OPT, and retrieval (ITM and ITC); every parameter random."""
+"""BLIP2 against transformers, live: generation over OPT, ITM and ITC; every parameter random."""
 
 import numpy as np
 import pytest

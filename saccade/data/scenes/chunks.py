@@ -24,20 +24,21 @@ _SPLITS = ("train", "val")
 
 
 @dataclass(frozen=True)
-class Questions:
+class SceneChunks:
     """Rows of one chunk: a picture, what is asked of it, the answer.
 
-    Args: source: of a task whose examples have a text and an answer.
+    Args: source: of any task.  field: of its examples, that answers: "answer", or "target" of captions.
     """
 
     source: Source
+    field: str = "answer"
 
     def __len__(self) -> int:
         return len(self.source)
 
     def __getitem__(self, index: int) -> tuple[Chunk, ...]:
         example = self.source[index]
-        return (Chunk(example.text, example.image, example.answer),)
+        return (Chunk(example.text, example.image, getattr(example, self.field)),)
 
 
 @dataclass(frozen=True)
