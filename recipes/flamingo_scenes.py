@@ -12,7 +12,7 @@ The vision tower is that of the bundled VLM-HRM and stays as it is. `stage`:
               Flamingo
 
 Writes out/model at every checkpoint. As it goes it answers held-out questions (`qa`) and names held-out pairs
-of things after 0, 2 and 4 demonstrations (`shots_0`, ...).
+of things after 0, 2, 4 and 8 demonstrations (`shots_0`, ...).
 """
 
 from dataclasses import replace
@@ -48,7 +48,8 @@ class Config(BaseModel):
         init: a directory that this recipe wrote, to go on from.
         tower: a VLM-HRM directory whose vision tower is taken.
         qa_batch, episode_batch: rows a step.  max_hops: of the questions.
-        shots: demonstrations of a training episode.  eval_shots: of those asked.
+        shots: demonstrations of a training episode; each is asked too, so that fewer are learned as well.
+        eval_shots: of those asked.
         held_out: questions and episodes asked at each evaluation.
     """
 
@@ -62,21 +63,21 @@ class Config(BaseModel):
     vocab_size: int = 1024
     max_length: int = 80
     qa_batch: int = 256
-    episode_batch: int = 64
+    episode_batch: int = 48
     max_hops: int = 1
-    shots: int = 4
-    eval_shots: tuple[int, ...] = (0, 2, 4)
+    shots: int = 8
+    eval_shots: tuple[int, ...] = (0, 2, 4, 8)
     held_out: int = 512
     workers: int = 8
     seed: int = 1
     train: TrainConfig = TrainConfig(
-        steps=6_000,
+        steps=10_000,
         learning_rate=1e-3,
         warmup_steps=200,
         weight_decay=0.05,
         log_every=200,
-        save_every=2_000,
-        eval_every=1_000,
+        save_every=5_000,
+        eval_every=2_500,
     )
 
 
@@ -84,6 +85,8 @@ SMOKE = {
     "precision": "float32",
     "qa_batch": 2,
     "episode_batch": 2,
+    "shots": 2,
+    "eval_shots": [0, 2],
     "held_out": 2,
     "workers": 0,
     "train.steps": 2,
@@ -131,8 +134,8 @@ def recipe(config: Config, out_dir: Path | None) -> Trainer:
     }
 
     def evaluate(model) -> dict[str, float]:
-        asked = {f"shots_{n}": Episodes(n, "val", config.seed) for n in config.eval_shots}
-        asked["qa"] = questions(config, "val")
+        episodes = {f"shots_{n}": Episodes(n, "val", config.seed) for n in config.eval_shots}
+        asked = {**episodes, "qa": questions(config, "val")}
         return {name: few_shot.accuracy(rows, config.held_out) for name, rows in asked.items()}
 
     def export(trainer: Trainer) -> None:

@@ -191,7 +191,8 @@ class InterleavedProcessor:
         path = Path(folder) / FILE
         try:
             record = json.loads(path.read_text(encoding="utf-8"))
-            config = InterleavedConfig(**{**record, "image_size": tuple(record["image_size"])})
+            values: dict[str, Any] = {**record, "image_size": tuple(record["image_size"])}
+            config = InterleavedConfig(**values)
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise SaccadeError(f"{path} cannot be read: {error!r}; restore the file") from None
         return cls(Tokenizer.load(Path(folder) / "tokenizer.json"), config)

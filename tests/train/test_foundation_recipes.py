@@ -43,11 +43,10 @@ def moved(repository, tmp_path, name, *overrides):
 
 
 def test_flamingo_by_stages(repository, tmp_path):
-    shots = ("eval_shots=[0, 2]", "shots=2", "episode_batch=1")
-    parts, _ = moved(repository, tmp_path / "a", "flamingo_scenes", "stage=language", *shots)
+    parts, _ = moved(repository, tmp_path / "a", "flamingo_scenes", "stage=language")
     assert parts == {"language"}
     init = f"init={tmp_path / 'a' / 'model'}"
-    parts, trainer = moved(repository, tmp_path / "b", "flamingo_scenes", "stage=vision", init, *shots)
+    parts, trainer = moved(repository, tmp_path / "b", "flamingo_scenes", "stage=vision", init)
     assert parts == {"resampler", "cross_0", "cross_1"}
     again = FewShot.load(tmp_path / "b" / "model", Flamingo)
     image = np.full((128, 128, 3), 99, np.uint8)
