@@ -105,7 +105,7 @@ def rows(config: Config, task: str, split: str) -> SceneChunks:
 def make_few_shot(config: Config) -> FewShot:
     """The model of `init`, or a fresh one over the tower."""
     if config.init:
-        return FewShot.load(config.init, BLIP2, config.precision)
+        return FewShot.load(config.init, config.precision)
     vision, seen = tower_of(config.tower)
     chosen = preset(config.preset, vision=vision)
     processor = InterleavedProcessor(

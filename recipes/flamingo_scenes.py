@@ -103,7 +103,7 @@ def questions(config: Config, split: str) -> SceneChunks:
 def make_few_shot(config: Config) -> FewShot:
     """The model of `init`, or a fresh one over the tower."""
     if config.init:
-        return FewShot.load(config.init, Flamingo, config.precision)
+        return FewShot.load(config.init, config.precision)
     vision, seen = tower_of(config.tower)
     processor = InterleavedProcessor(
         scene_tokenizer(questions(config, "train"), config.vocab_size),

@@ -5,8 +5,14 @@ from pathlib import Path
 
 from saccade.data.interleaved import Chunk, InterleavedProcessor, asked, few_shot, parse
 from saccade.decoding.settings import GenerationConfig
+from saccade.errors import SaccadeError
 from saccade.files import atomic_directory
 from saccade.generate import Writer
+from saccade.model import read_config
+from saccade.models.blip2 import BLIP2
+from saccade.models.flamingo import Flamingo
+
+MODELS = {"Flamingo": Flamingo, "BLIP2": BLIP2}
 
 
 class FewShot:
@@ -51,6 +57,9 @@ class FewShot:
             self.processor.save(partial)
 
     @classmethod
-    def load(cls, folder: str | Path, model_class, dtype: str = "float32") -> "FewShot":
-        """Read what `save` wrote. `model_class`: Flamingo or BLIP2."""
-        return cls(model_class.load(folder, dtype), InterleavedProcessor.load(folder))
+    def load(cls, folder: str | Path, dtype: str = "float32") -> "FewShot":
+        """Read what `save` wrote. Raises: SaccadeError: of another model; altered or unreadable files."""
+        kind = read_config(Path(folder)).get("model")
+        if kind not in MODELS:
+            raise SaccadeError(f"{folder} holds a {kind!r}; few-shot prompts need {' or '.join(MODELS)}")
+        return cls(MODELS[kind].load(folder, dtype), InterleavedProcessor.load(folder))

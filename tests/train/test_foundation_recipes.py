@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 from reference import to_numpy
 
+import saccade
+from saccade.errors import SaccadeError
 from saccade.few_shot import FewShot
 from saccade.models import blip2, flamingo
-from saccade.models.blip2 import BLIP2, BLIP2Config
-from saccade.models.flamingo import Flamingo, FlamingoConfig
+from saccade.models.blip2 import BLIP2Config
+from saccade.models.flamingo import FlamingoConfig
 from saccade.models.llama import LlamaConfig
 from saccade.models.qformer import QFormerConfig
 from saccade.train.recipe import load_recipe, make_config
@@ -48,7 +50,7 @@ def test_flamingo_by_stages(repository, tmp_path):
     init = f"init={tmp_path / 'a' / 'model'}"
     parts, trainer = moved(repository, tmp_path / "b", "flamingo_scenes", "stage=vision", init)
     assert parts == {"resampler", "cross_0", "cross_1"}
-    again = FewShot.load(tmp_path / "b" / "model", Flamingo)
+    again = saccade.load(tmp_path / "b" / "model")
     image = np.full((128, 128, 3), 99, np.uint8)
     ours = FewShot(trainer.model, again.processor)
     prompt = ours.processor([[*trainer.streams["episodes"].source[0]]])
@@ -64,7 +66,16 @@ def test_blip2_by_stages(repository, tmp_path):
     init = f"init={tmp_path / 'a' / 'model'}"
     parts, trainer = moved(repository, tmp_path / "b", "blip2_scenes", "stage=two", "frozen=true", init)
     assert parts == {"qformer", "projection"}
-    again = FewShot.load(tmp_path / "b" / "model", BLIP2)
+    again = saccade.load(tmp_path / "b" / "model")
     assert again.model.config == replace(trainer.model.config)
     image = np.full((128, 128, 3), 99, np.uint8)
     assert again.ask(image, "what?") == FewShot(trainer.model, again.processor).ask(image, "what?")
+
+
+def test_what_is_no_few_shot_model_is_refused(tmp_path):
+    (tmp_path / "config.json").write_text('{"model": "TRM"}')
+    with pytest.raises(SaccadeError, match="holds a 'TRM'; few-shot prompts need Flamingo or BLIP2"):
+        FewShot.load(tmp_path)
+    (tmp_path / "config.json").write_text('{"model_type": "blip-2"}')
+    with pytest.raises(SaccadeError, match=r"read its weights with saccade\.hub\.blip2\.read_model"):
+        saccade.load(tmp_path)
