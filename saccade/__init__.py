@@ -10,6 +10,12 @@ os.environ.setdefault("KERAS_BACKEND", "jax")
 
 _WHERE = {
     "load": "saccade.pipeline",
+    "BLIP2": "saccade.models.blip2",
+    "BLIP2Config": "saccade.models.blip2",
+    "FewShot": "saccade.few_shot",
+    "Flamingo": "saccade.models.flamingo",
+    "FlamingoConfig": "saccade.models.flamingo",
+    "OpenFlamingo": "saccade.models.flamingo",
     "Pipeline": "saccade.pipeline",
     "CLIP": "saccade.models.clip",
     "CLIPConfig": "saccade.models.clip",

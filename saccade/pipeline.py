@@ -293,8 +293,8 @@ def load(name_or_folder: str | Path = "vlm_hrm_scenes"):
     """A bundled model by name, a directory (a recipe's, nanoVLM's, CLIP's or SigLIP's), or a name of the hub.
 
     Returns: a Pipeline for a VLM-HRM, a ChatPipeline for a NanoVLM, a CLIPPipeline for a CLIP or SigLIP, a
-        PuzzleModel for a TRM or HRM.
-    Raises: SaccadeError: no such model or directory; altered or unreadable files.
+        FewShot for a Flamingo or BLIP2, a PuzzleModel for a TRM or HRM.
+    Raises: SaccadeError: no such model or directory; altered or unreadable files; a BLIP-2 of transformers.
     """
     from saccade import backend
     from saccade.hub.nano_vlm import is_published
@@ -315,6 +315,15 @@ def load(name_or_folder: str | Path = "vlm_hrm_scenes"):
         from saccade import clip
 
         return clip.read(folder)
+    if record.get("model") in ("Flamingo", "BLIP2"):
+        from saccade.few_shot import FewShot
+
+        return FewShot.load(folder)
+    if record.get("model_type") == "blip-2":
+        raise SaccadeError(
+            f"{folder} is a BLIP-2 of transformers, whose texts load cannot prepare; read its weights with "
+            "saccade.hub.blip2.read_model"
+        )
     from saccade.data.processor import Processor
     from saccade.models.vlm_hrm import VLMHRM
 

@@ -20,7 +20,7 @@ ROWS = (
     ("decoding",),
     ("generate",),
     ("models", "heads", "hub"),
-    ("train", "reason", "solve", "puzzles", "evaluation", "pipeline", "chat", "clip", "search", "export"),
+    tuple("train reason solve puzzles evaluation pipeline chat clip few_shot search export".split()),
     ("analyse", "serve", "cli", "recipes"),
 )
 ROW_OF = {name: number for number, row in enumerate(ROWS) for name in row}

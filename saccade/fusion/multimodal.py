@@ -1,8 +1,9 @@
-"""Image and text into one sequence: ten strategies, one contract."""
+"""Image and text into one sequence: twelve strategies, one contract."""
 
 import keras
 from keras import ops
 
+from saccade.fusion.cross_attention import CrossModalAttention, HierarchicalCrossModalFusion
 from saccade.fusion.resampler import PerceiverResampler, QFormer, all_true, attentions
 from saccade.layers.attention_kinds import make_attention
 from saccade.layers.normalization import rms
@@ -15,6 +16,8 @@ _OPTIONS: dict[str, dict] = {
     "multiply": {"read": "pool"},
     "gated": {"read": "pool"},
     "attention": {"depth": 1, "attention": "multi_head"},
+    "cross_modal": {"attention": "multi_head"},
+    "hierarchical": {"attention": "multi_head"},
     "bilinear": {"read": "pool", "rank": None},
     "tensor": {"read": "pool", "rank": 4},
     "film": {"read": "pool"},
@@ -39,6 +42,8 @@ class MultiModalFusion(keras.layers.Layer):
     | multiply | t * c | T |
     | gated | z tanh(c) + (1 - z) tanh(t), z = sigmoid(W [c; t] + b) | T |
     | attention | [rms(v + Attention(v, t)); rms(t + Attention(t, v))], depth times | N + T |
+    | cross_modal | [v + Attention(norm(v), norm(t)); t + Attention(norm(t), norm(v))] | N + T |
+    | hierarchical | tokens, groups and wholes meet; see HierarchicalCrossModalFusion | N + T |
     | bilinear | P (tanh(U c) * tanh(V t)), U and V to `rank` | T |
     | tensor | sum over r < rank of (U_r [c; 1]) * (V_r [t; 1]) | T |
     | film | (1 + g(c)) * t + b(c) | T |
@@ -54,8 +59,8 @@ class MultiModalFusion(keras.layers.Layer):
         rank: bilinear: width of the product, default dim. tensor: number of terms, default 4.
         num_queries: q_former, perceiver. Default 32.
         depth: number of blocks: attention (default 1), q_former, perceiver (default 2).
-        attention: kind of the attentions of attention, q_former and perceiver: multi_head (default),
-            grouped, differential or linear; see make_attention.
+        attention: kind of the attentions of attention, cross_modal, hierarchical, q_former and perceiver:
+            multi_head (default), grouped, differential or linear; see make_attention.
     Call:
         vision: float (B, N, C), or (B, C): one token.  text: float (B, T, D), or (B, D): one token.
         vision_mask: bool (B, N).  text_mask: bool (B, T). True = keep; None = all.
@@ -66,7 +71,7 @@ class MultiModalFusion(keras.layers.Layer):
     Source: gated: Gated Multimodal Units, section 3, arXiv:1702.01992 (the gate reads the projected inputs);
         attention: LXMERT, section 2.1, arXiv:1908.07490 (cross-attention only); bilinear: MLB, section 3,
         arXiv:1610.04325; tensor: LMF, section 3.2, arXiv:1806.00064; film: FiLM, section 2, arXiv:1709.07871;
-        q_former, perceiver: see their layers.
+        cross_modal, hierarchical, q_former, perceiver: see their layers.
     """
 
     def __init__(
@@ -109,6 +114,9 @@ class MultiModalFusion(keras.layers.Layer):
             fused, mask = ops.concatenate([vision, text], axis=1), both_masks
         elif self.strategy == "attention":
             fused, mask = self.mixer(vision, text, vision_mask, text_mask), both_masks
+        elif self.strategy in ("cross_modal", "hierarchical"):
+            both = self.mixer(vision, text, vision_mask, text_mask)
+            fused, mask = ops.concatenate(both, axis=1), both_masks
         elif self.strategy == "q_former":
             fused, mask = self.mixer(vision, text, vision_mask, text_mask), None
         elif self.strategy == "perceiver":
@@ -141,6 +149,10 @@ def _mixer(strategy: str, dim: int, num_heads: int, options: dict, policy):
         return None
     if strategy == "attention":
         return TwoWayAttention(dim, num_heads, **options, dtype=policy, name="two_way")
+    if strategy == "cross_modal":
+        return CrossModalAttention(dim, num_heads, **options, dtype=policy, name="cross_modal")
+    if strategy == "hierarchical":
+        return HierarchicalCrossModalFusion(dim, num_heads, **options, dtype=policy, name="hierarchical")
     if strategy == "q_former":
         return QFormer(dim=dim, num_heads=num_heads, **options, dtype=policy, name="q_former")
     if strategy == "perceiver":

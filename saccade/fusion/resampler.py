@@ -6,6 +6,7 @@ from keras import ops
 from saccade.layers.attention import Attention
 from saccade.layers.attention_kinds import make_attention
 from saccade.layers.blocks import SwiGLU
+from saccade.layers.mlp import MLP
 from saccade.layers.normalization import rms
 
 
@@ -101,44 +102,70 @@ class QFormer(keras.layers.Layer):
 class PerceiverResampler(keras.layers.Layer):
     """Learned latents that read a memory and themselves.
 
-    Each of `depth` blocks: z = z + Attention(rms(z), [rms(memory); rms(z)]); z = z + SwiGLU(rms(z)).
-    The result is rms(z).
+    Each of `depth` blocks: z = z + Attention(norm(z), [norm(memory); norm(z)]); z = z + FFN(norm(z)).
+    The result is norm(z).
 
     Args:
         num_queries: Q.  dim: D.  num_heads: must divide dim.  depth: number of blocks.
         attention: kind of all attentions; see make_attention.
+        published: every norm is a LayerNorm of its own and FFN an MLP with ReLU, of width 4 dim, without
+            biases, as published; otherwise RMS norms without gain and a SwiGLU of width 2 dim.
     Call:
         memory: float (B, M, D).
         padding_mask: bool (B, M), True = keep; None = all.
     Returns: float (B, Q, D).
-    Source: Flamingo, section 2.1 (Perceiver Resampler), arXiv:2204.14198. Differs: gated feed-forward net,
-        RMS norms without gain.
+    Source: Flamingo, section 2.1 (Perceiver Resampler), arXiv:2204.14198; published=True equals
+        IdeficsPerceiverResampler in transformers (tests/oracle), whose ReLU is squared in the paper.
     """
 
     def __init__(
-        self, num_queries: int, dim: int, num_heads: int, depth: int = 2, attention="multi_head", **kwargs
+        self,
+        num_queries: int,
+        dim: int,
+        num_heads: int,
+        depth: int = 2,
+        attention="multi_head",
+        published: bool = False,
+        **kwargs,
     ):
         super().__init__(**kwargs)
         self.num_queries = num_queries
         self.dim = dim
-        self.read = attentions(attention, dim, num_heads, depth, "read", self.dtype_policy)
-        self.mlp = [SwiGLU(dim, 2 * dim, dtype=self.dtype_policy, name=f"mlp_{i}") for i in range(depth)]
+        policy = self.dtype_policy
+        self.read = attentions(attention, dim, num_heads, depth, "read", policy)
+        if published:
+            options = {"activation": "relu", "use_bias": False, "dtype": policy}
+            self.mlp = [MLP(dim, 4 * dim, name=f"mlp_{i}", **options) for i in range(depth)]
+        else:
+            self.mlp = [SwiGLU(dim, 2 * dim, dtype=policy, name=f"mlp_{i}") for i in range(depth)]
+        places = [f"{part}_norm_{i}" for i in range(depth) for part in ("memory", "latents", "mlp")]
+        self.norms = {
+            name: keras.layers.LayerNormalization(epsilon=1e-5, dtype=policy, name=name)
+            for name in (*places, "norm")
+            if published
+        }
 
     def build(self, input_shape=None):
         for part in (*self.read, *self.mlp):
             part.build()
+        for norm in self.norms.values():
+            norm.build((None, None, self.dim))
         self.queries = _learned(self, self.num_queries, self.dim)
 
     def call(self, memory, padding_mask=None):
-        z, memory = for_each_row(self.queries, memory), rms(memory)
+        z = for_each_row(self.queries, memory)
         if padding_mask is not None:
             padding_mask = ops.concatenate([padding_mask, all_true(z)], axis=1)
             padding_mask = ops.expand_dims(padding_mask, 1)
-        for read, mlp in zip(self.read, self.mlp, strict=True):
-            own = rms(z)
-            z = z + read(own, ops.concatenate([memory, own], axis=1), attention_mask=padding_mask)
-            z = z + mlp(rms(z))
-        return rms(z)
+        for i, (read, mlp) in enumerate(zip(self.read, self.mlp, strict=True)):
+            own = self._norm(f"latents_norm_{i}", z)
+            both = ops.concatenate([self._norm(f"memory_norm_{i}", memory), own], axis=1)
+            z = z + read(own, both, attention_mask=padding_mask)
+            z = z + mlp(self._norm(f"mlp_norm_{i}", z))
+        return self._norm("norm", z)
+
+    def _norm(self, name: str, x):
+        return self.norms[name](x) if self.norms else rms(x)
 
 
 def attentions(kind: str, dim: int, num_heads: int, depth: int, name: str, policy) -> list[Attention]:

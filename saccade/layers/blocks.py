@@ -207,10 +207,11 @@ class DecoderBlock(keras.layers.Layer):
 
 
 class CausalBlock(keras.layers.Layer):
-    """Pre-norm causal self-attention with rotary positions and grouped heads, then SwiGLU: Llama's block.
+    """Pre-norm causal self-attention, then a feed-forward net: Llama's block, by its options OPT's.
 
     Args:
         dim, num_heads, num_kv_heads, mlp_dim: widths.  rope_theta: see Attention.  epsilon: of both norms.
+        activation: None = RMS norms, SwiGLU and no bias; a name = LayerNorms, an MLP with it, and biases.
     Call:
         x: float (B, T, D).
         attention_mask: bool (B, T, M), True = may attend; None = each token itself and those before.
@@ -227,16 +228,24 @@ class CausalBlock(keras.layers.Layer):
         num_heads: int,
         num_kv_heads: int,
         mlp_dim: int,
-        rope_theta: float = 1e4,
+        rope_theta: float | None = 1e4,
         epsilon: float = 1e-5,
+        activation: str | None = None,
         **kwargs,
     ):
         super().__init__(**kwargs)
-        policy = self.dtype_policy
-        self.attention_norm = RMSNorm(dim, epsilon, dtype=policy, name="attention_norm")
+        policy, self.dim = self.dtype_policy, dim
+
+        def norm(name):
+            if activation is None:
+                return RMSNorm(dim, epsilon, dtype=policy, name=name)
+            return keras.layers.LayerNormalization(epsilon=epsilon, dtype=policy, name=name)
+
+        self.attention_norm = norm("attention_norm")
         self.attention = Attention(
             dim,
             num_heads,
+            use_bias=activation is not None,
             num_kv_heads=num_kv_heads,
             rope_theta=rope_theta,
             flash=None,
@@ -244,14 +253,14 @@ class CausalBlock(keras.layers.Layer):
             dtype=policy,
             name="attention",
         )
-        self.mlp_norm = RMSNorm(dim, epsilon, dtype=policy, name="mlp_norm")
-        self.mlp = SwiGLU(
-            dim, mlp_dim, initializer=keras.initializers.RandomNormal(stddev=0.02), dtype=policy, name="mlp"
-        )
+        self.mlp_norm = norm("mlp_norm")
+        net, options = (SwiGLU, {}) if activation is None else (MLP, {"activation": activation})
+        normal = keras.initializers.RandomNormal(stddev=0.02)
+        self.mlp = net(dim, mlp_dim, initializer=normal, dtype=policy, name="mlp", **options)
 
     def build(self, input_shape=None):
         for part in (self.attention_norm, self.attention, self.mlp_norm, self.mlp):
-            part.build()
+            part.build((None, None, self.dim))
 
     def call(self, x, attention_mask=None, positions=None, cache=None, slot=None):
         normed = self.attention_norm(x)

@@ -13,6 +13,7 @@ ACTIVATIONS = {
     "gelu_pytorch_tanh": lambda x: ops.gelu(x, approximate=True),
     "gelu": lambda x: ops.gelu(x, approximate=False),
     "quick_gelu": quick_gelu,
+    "relu": lambda x: ops.relu(x),
 }
 
 
@@ -29,6 +30,7 @@ class MLP(keras.layers.Layer):
     Args:
         axis: which axis is mixed: -1, or 0 for states whose sequence axis comes first.
         activation: a name of ACTIVATIONS.
+        use_bias: of both products.
     Call: x: float (B, T, D).
     Returns: float (B, T, D), dtype of x.
     """
@@ -40,6 +42,7 @@ class MLP(keras.layers.Layer):
         axis: int = -1,
         initializer="glorot_uniform",
         activation: str = "gelu_pytorch_tanh",
+        use_bias: bool = True,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -47,7 +50,7 @@ class MLP(keras.layers.Layer):
         self.mlp_dim = mlp_dim
         self.axis = axis
         self.activation = activation_of(activation)
-        options = {"kernel_initializer": initializer, "dtype": self.dtype_policy}
+        options = {"use_bias": use_bias, "kernel_initializer": initializer, "dtype": self.dtype_policy}
         self.up = keras.layers.Dense(mlp_dim, name="up", **options)
         self.down = keras.layers.Dense(dim, name="down", **options)
 

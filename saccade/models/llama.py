@@ -65,6 +65,8 @@ class Llama(keras.layers.Layer):
             follows it.
         segments: int32 (B, S), in place of a padding_mask, for sequences packed in one row: 1, 2, ..., 0 =
             padding. Tokens attend their own segment only and positions restart in each.
+        before: what comes between the blocks: before(i, x) -> x is called ahead of block i; None = nothing.
+            `prefill` and `step` take it too.
     Returns: hidden float (B, S, D), normalised; `unembed` makes logits of it.
     Source: Llama, arXiv:2302.13971; equal to LlamaForCausalLM in transformers (tests/oracle).
     """
@@ -73,21 +75,23 @@ class Llama(keras.layers.Layer):
         super().__init__(**kwargs)
         self.config = config
         self.remat = remat
-        policy = self.dtype_policy
-        self.blocks = [
-            CausalBlock(
-                config.dim,
-                config.num_heads,
-                config.num_kv_heads,
-                config.mlp_dim,
-                config.rope_theta,
-                config.epsilon,
-                dtype=policy,
-                name=f"block_{i}",
-            )
-            for i in range(config.depth)
-        ]
-        self.norm = RMSNorm(config.dim, config.epsilon, dtype=policy, name="norm")
+        self.blocks = [self._block(f"block_{i}") for i in range(config.depth)]
+        self.norm = self._last_norm("norm")
+
+    def _block(self, name: str) -> CausalBlock:
+        c = self.config
+        widths = c.dim, c.num_heads, c.num_kv_heads, c.mlp_dim
+        return CausalBlock(*widths, c.rope_theta, c.epsilon, dtype=self.dtype_policy, name=name)
+
+    def _last_norm(self, name: str):
+        return RMSNorm(self.config.dim, self.config.epsilon, dtype=self.dtype_policy, name=name)
+
+    def _place(self, x, positions):
+        """Vectors with what says where they stand, for decoders whose attention does not: here, as they are.
+
+        positions: int32 (B, S), None = 0, 1, ...
+        """
+        return x
 
     def build(self, input_shape=None):
         c = self.config
@@ -100,7 +104,7 @@ class Llama(keras.layers.Layer):
         self.head = self.table if c.tie else table("head")
         for block in self.blocks:
             block.build()
-        self.norm.build()
+        self.norm.build((None, None, c.dim))
 
     def embed(self, tokens):
         """int32 (B, S) -> float (B, S, D)."""
@@ -110,30 +114,32 @@ class Llama(keras.layers.Layer):
         """float (..., D) -> logits float32 (..., V)."""
         return ops.cast(ops.matmul(hidden, ops.cast(ops.transpose(self.head), hidden.dtype)), "float32")
 
-    def call(self, x, padding_mask=None, segments=None):
+    def call(self, x, padding_mask=None, segments=None, before=None):
         if segments is None and padding_mask is not None:
             segments = ops.cast(padding_mask, "int32")
-        return self._read(x, segments)[0]
+        return self._read(x, segments, before)[0]
 
-    def _read(self, x, segments):
+    def _read(self, x, segments, before):
         mask, positions, memories = None, None, []
         if segments is not None:
             mask = segment_mask(segments)
             positions = positions_of(mask)
-        for block in self.blocks:
+        x = self._place(x, positions)
+        for i, block in enumerate(self.blocks):
+            x = before(i, x) if before else x
             x, memory = (again(block) if self.remat else block)(x, mask, positions)
             memories.append(memory)
         return self.norm(x), memories
 
-    def prefill(self, x, padding_mask, room: int):
+    def prefill(self, x, padding_mask, room: int, before=None):
         """Read a prompt; see `saccade.generate` for what prefill and step are.
 
         Args:
             x: float (B, S, D).  padding_mask: bool (B, S), padding first, so that every row ends at S.
-            room: tokens that `step` may read.
+            room: tokens that `step` may read.  before: see call.
         Returns: logits float32 (B, V) of what follows the prompt; the cache.
         """
-        hidden, memories = self._read(x, ops.cast(padding_mask, "int32"))
+        hidden, memories = self._read(x, ops.cast(padding_mask, "int32"), before)
         room += -(x.shape[1] + room) % 8  # else every step would pad a copy of the cache for the matrix units
         more = [[0, 0], [0, room], [0, 0], [0, 0]]
         cache = {
@@ -144,14 +150,15 @@ class Llama(keras.layers.Layer):
         }
         return self.unembed(hidden[:, -1]), cache
 
-    def step(self, tokens, cache):
+    def step(self, tokens, cache, before=None):
         """Read tokens int32 (B, T); returns logits float32 (B, T, V) and the cache."""
         position, length = cache["position"], tokens.shape[1]
         mask = readable(position, length, cache["kept"].shape[1])
         mask = ops.logical_and(mask, ops.expand_dims(cache["kept"], 1))
         positions = slots_of(position, length) - ops.expand_dims(cache["padding"], 1)
-        x, memories = self.embed(tokens), []
-        for block, memory in zip(self.blocks, cache["memories"], strict=True):
+        x, memories = self._place(self.embed(tokens), positions), []
+        for i, (block, memory) in enumerate(zip(self.blocks, cache["memories"], strict=True)):
+            x = before(i, x) if before else x
             x, memory = block(x, mask, positions, cache=memory, slot=position)
             memories.append(memory)
         logits = self.unembed(self.norm(x))

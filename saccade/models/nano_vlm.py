@@ -3,13 +3,12 @@
 from dataclasses import dataclass, field, replace
 
 import keras
-from keras import ops
 
 from saccade import backend
-from saccade.fusion.projection import Projection, splice
+from saccade.fusion.projection import Projection
 from saccade.hub.convert import Rule
-from saccade.model import Model
 from saccade.models.llama import Llama, LlamaConfig
+from saccade.models.spliced import SplicedDecoder
 from saccade.models.vit import ViT, ViTConfig
 from saccade.models.vlm_hrm import to_unit
 
@@ -114,7 +113,7 @@ def preset(name: str, **changes) -> NanoVLMConfig:
 
 
 @keras.saving.register_keras_serializable(package="saccade")
-class NanoVLM(Model):
+class NanoVLM(SplicedDecoder):
     """A decoder that reads image tokens as if they were words.
 
         patch  = model.vision(images)                    # (N, P, C)
@@ -156,28 +155,3 @@ class NanoVLM(Model):
         """(N, H, W, 3), float in [0, 1] or uint8 -> image tokens float (N, M, D)."""
         grid = self.config.vision.grid(images.shape[1:3])
         return self.projection(self.vision(to_unit(images)), grid=grid)
-
-    def embed(self, batch):
-        """What the decoder reads: float (B, S, D)."""
-        x, images = self.language.embed(batch["tokens"]), batch["images"]
-        if 0 in images.shape:
-            return x
-        soft = self.encode_images(ops.reshape(images, (-1, *images.shape[-3:])))
-        if len(images.shape) == 5:
-            soft = ops.reshape(soft, (*images.shape[:2], *soft.shape[1:]))
-        return splice(x, soft, batch["image_mask"])
-
-    def read(self, batch):
-        """What the decoder makes of a batch: float (B, S, D); `language.unembed` makes logits of it."""
-        return self.language(self.embed(batch), batch.get("padding_mask"), batch.get("segments"))
-
-    def call(self, batch):
-        return self.language.unembed(self.read(batch))
-
-    def prefill(self, batch, room: int):
-        """Read a batch whose padding stands first; see Llama.prefill."""
-        return self.language.prefill(self.embed(batch), batch["padding_mask"], room)
-
-    def step(self, tokens, cache):
-        """Read tokens int32 (B, T) more; see Llama.step."""
-        return self.language.step(tokens, cache)

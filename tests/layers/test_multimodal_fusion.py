@@ -7,13 +7,13 @@ import reference
 from keras import ops
 from reference import attention, dense, part, rms, sigmoid, softmax, swiglu, to_numpy, weights
 
+from saccade.fusion.cross_attention import CrossModalAttention
 from saccade.fusion.multimodal import STRATEGIES, MultiModalFusion
 
 B, N, T, C, TEXT, D, HEADS, Q = 3, 9, 7, 10, 14, 24, 4, 5
 QUERIES = ("q_former", "perceiver")
-LENGTH = (
-    dict.fromkeys(STRATEGIES, T) | dict.fromkeys(("concat", "attention"), N + T) | dict.fromkeys(QUERIES, Q)
-)
+BOTH = ("concat", "attention", "cross_modal", "hierarchical")
+LENGTH = dict.fromkeys(STRATEGIES, T) | dict.fromkeys(BOTH, N + T) | dict.fromkeys(QUERIES, Q)
 TOKENWISE = [name for name in STRATEGIES if LENGTH[name] == T]
 # Each strategy as it is and the other ways to build it.
 VARIANTS = [
@@ -21,6 +21,8 @@ VARIANTS = [
     *((name, {"read": "attend"}) for name in TOKENWISE),
     ("attention", {"depth": 2, "attention": "differential"}),
     ("attention", {"attention": "linear"}),
+    ("cross_modal", {"attention": "linear"}),
+    ("hierarchical", {"attention": "differential"}),
     ("q_former", {"attention": "grouped"}),
     ("perceiver", {"depth": 1, "attention": "linear"}),
 ]
@@ -223,6 +225,46 @@ def test_token_by_token_equals_numpy(strategy, read):
     np.testing.assert_allclose(run(fusion, vision, text, vision_mask, text_mask)[0], expected, atol=5e-5)
 
 
+def read(w, x, memory, mask):
+    normed, seen = rms(x) * w["norm/scale"], rms(memory) * w["memory_norm/scale"]
+    return x + attention(part(w, "attention"), normed, seen, mask[:, None], HEADS)[0]
+
+
+def met(w, v, t, vision_mask, text_mask):
+    return read(part(w, "read_text"), v, t, text_mask), read(part(w, "read_vision"), t, v, vision_mask)
+
+
+def means(x, mask, size):
+    """Group by group, without the padding."""
+    starts = range(0, x.shape[1], size)
+    kept = np.stack([mask[:, s : s + size].any(1) for s in starts], 1)
+    result = np.zeros((len(x), len(starts), D))
+    for b in range(len(x)):
+        for g, s in enumerate(starts):
+            if kept[b, g]:
+                result[b, g] = x[b, s : s + size][mask[b, s : s + size]].mean(0)
+    return result, kept
+
+
+def levels(w, v, t, vision_mask, text_mask):
+    """Words, phrases, the whole, and their gates."""
+    words = met(part(w, "words"), v, t, vision_mask, text_mask)
+    masks, sizes = (vision_mask, text_mask), (4, 3)
+    groups = [means(*one) for one in zip(words, masks, sizes, strict=True)]
+    phrases = met(part(w, "phrases"), groups[0][0], groups[1][0], groups[0][1], groups[1][1])
+    results = []
+    for i, side in enumerate(("vision", "text")):
+        x, other = words[i], 1 - i
+        mean, _ = means(x, masks[i], x.shape[1])
+        whole = read(part(w, f"whole_{side}"), mean, phrases[other], groups[other][1])
+        spread = np.repeat(phrases[i], sizes[i], 1)[:, : x.shape[1]]
+        three = [x, spread, whole + 0 * x]
+        gates = dense(part(w, f"gates_{side}"), np.concatenate(three, -1))
+        gates = softmax(np.stack(np.split(gates, 3, -1)), 0)
+        results.append((gates * np.stack(three)).sum(0))
+    return results
+
+
 def sequence(strategy, w, v, t, vision_mask, text_mask):
     """The strategies that keep or make a sequence, at their default depth."""
     both, keep = np.concatenate([v, t], 1), np.concatenate([vision_mask, text_mask], 1)
@@ -235,6 +277,10 @@ def sequence(strategy, w, v, t, vision_mask, text_mask):
         said = rms(t + attention(part(w, "read_vision_0"), t, v, vision_mask[:, None], HEADS)[0])
         return np.concatenate([seen, said], 1) * keep[..., None]
     w = part(w, strategy)
+    if strategy == "cross_modal":
+        return np.concatenate(met(w, v, t, vision_mask, text_mask), 1) * keep[..., None]
+    if strategy == "hierarchical":
+        return np.concatenate(levels(w, v, t, vision_mask, text_mask), 1) * keep[..., None]
     q = np.broadcast_to(w["queries"], (B, Q, D))
     if strategy == "perceiver":
         keep = np.concatenate([keep, ones], 1)[:, None]
@@ -263,6 +309,34 @@ def test_sequences_equal_numpy(strategy):
     np.testing.assert_allclose(run(fusion, vision, text, *given)[0], expected, atol=5e-5)
 
 
+def test_cross_modal_weights_on_request_and_a_row_without_text_stays():
+    layer = CrossModalAttention(D, HEADS)
+    layer.build()
+    reference.randomize(layer)
+    rng = np.random.default_rng(3)
+    vision, text = (rng.normal(size=size).astype(np.float32) for size in ((B, N, D), (B, T, D)))
+    vision_mask, text_mask = masks()
+    text_mask[2] = False
+    seen, said, of_text, of_vision = layer(vision, text, vision_mask, text_mask, return_scores=True)
+    assert of_text.shape == (B, HEADS, N, T)
+    assert of_vision.shape == (B, HEADS, T, N)
+    np.testing.assert_allclose(to_numpy(of_text).sum(-1)[:2], 1, atol=1e-5)
+    assert not to_numpy(of_text)[2].any()
+    np.testing.assert_array_equal(to_numpy(seen)[2], vision[2])
+    plain = layer(vision, text, vision_mask, text_mask)
+    np.testing.assert_allclose(to_numpy(plain[1]), to_numpy(said), atol=1e-5)
+
+
+@pytest.mark.parametrize("level", ["words", "phrases", "whole_vision", "whole_text"])
+def test_every_level_of_the_hierarchy_counts(level):
+    fusion, (vision, text), given = built("hierarchical"), inputs(), masks()
+    before = run(fusion, vision, text, *given)[0]
+    for variable in fusion.variables:
+        if f"/{level}/" in variable.path:
+            variable.assign(variable.value * 2)
+    assert np.abs(run(fusion, vision, text, *given)[0] - before).max() > 1e-3
+
+
 def test_rank_is_the_number_of_terms_or_the_width():
     tensor, bilinear = built("tensor", rank=2), built("bilinear", rank=6)
     assert weights(tensor)["tokenwise/from_text/kernel"].shape == (D, 2 * D)
@@ -276,6 +350,7 @@ def test_rank_is_the_number_of_terms_or_the_width():
         ("concat", {"rank": 2}, "concat takes no rank; it takes no option"),
         ("gated", {"num_queries": 2, "depth": 1}, "gated takes no depth, num_queries; it takes read"),
         ("film", {"read": "mean"}, "no way to read 'mean'; choose pool or attend"),
+        ("hierarchical", {"read": "pool"}, "hierarchical takes no read; it takes attention"),
         ("attention", {"attention": "local_sparse"}, "choose multi_head, grouped, differential or linear"),
         ("perceiver", {"attention": "sparse"}, "no attention kind 'sparse'"),
         ("q_former", {"num_heads": 7}, "num_heads=7 does not divide dim=24"),

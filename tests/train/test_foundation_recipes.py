@@ -1,0 +1,81 @@
+"""The recipes of Flamingo and BLIP-2, tiny: what each stage freezes, and a model that is saved and asked."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from reference import to_numpy
+
+import saccade
+from saccade.errors import SaccadeError
+from saccade.few_shot import FewShot
+from saccade.models import blip2, flamingo
+from saccade.models.blip2 import BLIP2Config
+from saccade.models.flamingo import FlamingoConfig
+from saccade.models.llama import LlamaConfig
+from saccade.models.qformer import QFormerConfig
+from saccade.train.recipe import load_recipe, make_config
+
+LANGUAGE = LlamaConfig(1026, 16, 2, 2, 1, 24)
+TINY = {
+    "flamingo_scenes": FlamingoConfig(
+        language=LANGUAGE, num_latents=2, resampler_depth=1, resampler_heads=2, cross_every=1
+    ),
+    "blip2_scenes": BLIP2Config(
+        qformer=QFormerConfig(1024, 16, 2, 2, 24, 2, max_length=64), language=LANGUAGE, embedding_dim=8
+    ),
+}
+
+
+@pytest.fixture(autouse=True)
+def tiny(monkeypatch):
+    for module, name in ((flamingo, "flamingo_scenes"), (blip2, "blip2_scenes")):
+        monkeypatch.setitem(module.PRESETS, name, TINY[name])
+
+
+def moved(repository, tmp_path, name, *overrides):
+    """Runs two steps; the parts of which a weight moved, and the Trainer."""
+    module = load_recipe(repository / "recipes" / f"{name}.py")
+    config = make_config(module, overrides, smoke=True)
+    trainer = module.recipe(config, tmp_path)
+    before = {name: to_numpy(v).copy() for name, v in trainer.model.named_variables().items()}
+    trainer.fit()
+    after = {name: to_numpy(v) for name, v in trainer.model.named_variables().items()}
+    return {n.split("/")[0] for n in before if np.abs(after[n] - before[n]).max() > 0}, trainer
+
+
+def test_flamingo_by_stages(repository, tmp_path):
+    parts, _ = moved(repository, tmp_path / "a", "flamingo_scenes", "stage=language")
+    assert parts == {"language"}
+    init = f"init={tmp_path / 'a' / 'model'}"
+    parts, trainer = moved(repository, tmp_path / "b", "flamingo_scenes", "stage=vision", init)
+    assert parts == {"resampler", "cross_0", "cross_1"}
+    again = saccade.load(tmp_path / "b" / "model")
+    image = np.full((128, 128, 3), 99, np.uint8)
+    ours = FewShot(trainer.model, again.processor)
+    prompt = ours.processor([[*trainer.streams["episodes"].source[0]]])
+    assert prompt["images"].shape[1] == 3
+    assert again.ask(image, "what?") == ours.ask(image, "what?")
+    assert again.complete("<image>what?", [image]) == ours.ask(image, "what?")
+
+
+def test_blip2_by_stages(repository, tmp_path):
+    heads = {"image_head", "text_head", "itm", "logit_scale"}
+    parts, _ = moved(repository, tmp_path / "a", "blip2_scenes", "batch=2")
+    assert parts == {"qformer", *heads}
+    init = f"init={tmp_path / 'a' / 'model'}"
+    parts, trainer = moved(repository, tmp_path / "b", "blip2_scenes", "stage=two", "frozen=true", init)
+    assert parts == {"qformer", "projection"}
+    again = saccade.load(tmp_path / "b" / "model")
+    assert again.model.config == replace(trainer.model.config)
+    image = np.full((128, 128, 3), 99, np.uint8)
+    assert again.ask(image, "what?") == FewShot(trainer.model, again.processor).ask(image, "what?")
+
+
+def test_what_is_no_few_shot_model_is_refused(tmp_path):
+    (tmp_path / "config.json").write_text('{"model": "TRM"}')
+    with pytest.raises(SaccadeError, match="holds a 'TRM'; few-shot prompts need Flamingo or BLIP2"):
+        FewShot.load(tmp_path)
+    (tmp_path / "config.json").write_text('{"model_type": "blip-2"}')
+    with pytest.raises(SaccadeError, match=r"read its weights with saccade\.hub\.blip2\.read_model"):
+        saccade.load(tmp_path)
