@@ -107,17 +107,14 @@ class CaptionPipeline:
 
 def _by_word(tokenizer, tokens: list[int]):
     """(first token, one past the last, text) of each word between spaces."""
-    words: list[list] = []
-    shown = ""
-    for t in range(len(tokens)):
-        text = tokenizer.decode(tokens[: t + 1])
-        count = len(text.split())
-        if count > len(shown.split()):
-            words.append([t, t + 1])
-        elif words:
-            words[-1][1] = t + 1
-        shown = text
-    return [(*span, text) for span, text in zip(words, shown.split(), strict=True)]
+    text = tokenizer.decode(tokens).split()
+    counts = [len(tokenizer.decode(tokens[: t + 1]).split()) for t in range(len(tokens))]
+    starts = [next(t for t, count in enumerate(counts) if count > w) for w in range(len(text))]
+    stops = [*starts[1:], len(tokens)]
+    # A token that says two words at once belongs to both.
+    return [
+        (start, max(stop, start + 1), word) for start, stop, word in zip(starts, stops, text, strict=True)
+    ]
 
 
 def read(folder: Path, record: dict) -> CaptionPipeline:

@@ -28,11 +28,13 @@ def load_pipeline(name: str, verb: str = "ask"):
     import saccade
 
     model = saccade.load(name)
+    if hasattr(model, verb):
+        return model
+    if hasattr(model, "caption"):
+        raise SaccadeError(f"{name} writes captions, and has no {verb!r}; use `saccade caption`")
     if not hasattr(model, "ask"):
         raise SaccadeError(f"{name} is a model of puzzles; use `saccade solve`, or another --model")
-    if not hasattr(model, verb):
-        raise SaccadeError(f"{name} answers questions, but has no {verb!r}; use `saccade ask`")
-    return model
+    raise SaccadeError(f"{name} answers questions, but has no {verb!r}; use `saccade ask`")
 
 
 def logit(share: float | None) -> float | None:
@@ -149,14 +151,47 @@ def _attention_picture(pixels, explanation, question: str):
     return draw_steps(pixels, panels, f"{question}  {explanation.answer.text}")
 
 
-def caption(image: str = ImageArgument, model: str = ModelOption, json: bool = JsonOption) -> None:
+def caption(
+    image: str = ImageArgument,
+    attention: str | None = typer.Option(
+        None,
+        "--attention",
+        metavar="OUT.png",
+        help="Write a picture of what each word looked at (ShowAttendTell).",
+    ),
+    model: str = ModelOption,
+    json: bool = JsonOption,
+) -> None:
     """Describe an image."""
+    from saccade.draw import check_output, save_image
+
+    if attention:
+        check_output(attention)
     pixels = _pixels(image)
-    result = load_pipeline(model, "caption").caption(pixels)
+    pipeline = load_pipeline(model, "caption")
+    reasons = hasattr(pipeline, "explain")
+    if attention and reasons:
+        raise SaccadeError(f"{model} looks in steps, not word by word; use `saccade ask --attention`")
+    result = pipeline.caption(pixels, words=True) if attention else pipeline.caption(pixels)
+    if attention:
+        save_image(_words_picture(pixels, result, model), attention)
     if json:
-        return print_json(result.to_json())
+        return print_json(result.to_json() | ({"attention_image": attention} if attention else {}))
     say(result.text, "bold")
-    return say(f"confidence {result.confidence:.1%}, {plural(result.steps, 'step')}", "dim")
+    steps = f", {plural(result.steps, 'step')}" if reasons else ""
+    say(f"confidence {result.confidence:.1%}{steps}", "dim")
+    if attention:
+        say(f"attention: {attention}", "dim")
+    return None
+
+
+def _words_picture(pixels, result, model: str):
+    from saccade.draw import Panel, draw_steps
+
+    if any(word.attention is None for word in result.words):
+        raise SaccadeError(f"{model} looks at the image once, before the first word; leave --attention out")
+    panels = [Panel(word.text, "", word.confidence, word.attention) for word in result.words]
+    return draw_steps(pixels, panels, result.text)
 
 
 def ground(

@@ -64,7 +64,7 @@ def evaluate(
     from saccade.evaluation import evaluate as measure
 
     result = measure(
-        load_pipeline(model),
+        load_pipeline(model, "caption" if task is Task.caption else "ask"),
         data=data,
         task=str(task),
         num=num,

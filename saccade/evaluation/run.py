@@ -64,7 +64,7 @@ def evaluate(
         num: how many examples; None = 5,000, for `retrieve` 1,000 images, for nlvr all.
         seed, split, **options: of the scene source; see `saccade.data.scenes.Source`.
         batch_size: rows that reason at once.
-        threshold: halting logit to exceed; None = the model's.
+        threshold: halting logit to exceed; None = the model's, and for a captioner, which has none.
         rerank: candidates of the dual encoder that the fused model reorders; 0 = none.
         orders: of nlvr: how many of the six permutations of each example's panels, in the published order.
         progress: a bar on standard error, if that is a terminal.
@@ -74,6 +74,8 @@ def evaluate(
     Raises: SaccadeError: an unknown name, a missing folder, an odd gallery.
     """
     _check(data, task, num, batch_size, rerank, orders, folder)
+    if not hasattr(pipeline, "reasoner"):
+        _check_captioner(pipeline, data, task, threshold)
     started = time.perf_counter()
     run = _plan(pipeline, data, task, num, seed, split, batch_size, threshold, folder, orders, options)
     run.progress = progress
@@ -175,9 +177,20 @@ def _check(data, task, num, batch_size, rerank, orders, folder):
         raise SaccadeError(f"orders is {orders}: an nlvr example has 1 to 6 permutations")
 
 
+def _check_captioner(pipeline, data, task, threshold):
+    """What can be asked of a model that does not reason in steps."""
+    if not hasattr(pipeline, "write"):
+        raise SaccadeError(f"a {type(pipeline).__name__} cannot be measured; give a VLM-HRM or a captioner")
+    if (data, task) != ("scenes", "caption"):
+        raise SaccadeError(f"a captioner has no task {task!r} of {data}; use task caption of scenes")
+    if threshold is not None:
+        raise SaccadeError(f"threshold is {threshold}, but a captioner reasons in no steps; leave it out")
+
+
 def _plan(pipeline, data, task, num, seed, split, batch_size, threshold, folder, orders, options) -> Run:
-    threshold = float(pipeline.model.config.halt_threshold if threshold is None else threshold)
-    threshold = min(max(threshold, -_MOST), _MOST)  # JSON has no infinity
+    if hasattr(pipeline, "reasoner"):
+        threshold = float(pipeline.model.config.halt_threshold if threshold is None else threshold)
+        threshold = min(max(threshold, -_MOST), _MOST)  # JSON has no infinity
     if data == "nlvr":
         items, count = nlvr_items(folder, num, orders)
         return Run(pipeline, "statement", items, count, batch_size, threshold)
@@ -191,6 +204,8 @@ def _plan(pipeline, data, task, num, seed, split, batch_size, threshold, folder,
 
 
 def _decoding(run: Run, task: str, rerank: int) -> str:
+    if run.threshold is None:
+        return "greedy"
     limit = run.pipeline.model.config.halt_max_steps
     halting = f"halts where the logit exceeds {run.threshold:g}, at most {limit} steps"
     if task in ("caption", "rationale"):

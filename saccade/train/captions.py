@@ -33,7 +33,8 @@ class Describe:
 
     def __call__(self, model, carry, batch, seed):
         cells = model.encode(batch["images"], training=True)
-        outputs = {"encoded": cells, "memory": cells, "padding_mask": None}
+        everything = ops.ones(cells.shape[:2], "bool")
+        outputs = {"encoded": cells, "memory": cells, "padding_mask": everything}
         rows, share, scores = write_loss(model, outputs, batch)
         metrics = {"token_accuracy": ops.mean(share)}
         if scores is None and (self.point_weight or self.attend_weight):
