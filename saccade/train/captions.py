@@ -17,8 +17,8 @@ class Describe:
     Args:
         also: further losses on the cells, called as those of `Recursive` (`Perceive`).
         point_weight: of `point_loss`; 0 = not asked.
-        attend_weight: doubly stochastic attention: mean_i (1 - sum_t alpha_ti)^2 over the words that count, so
-            that every cell is looked at once in a text; 0 = not asked.
+        attend_weight: doubly stochastic attention: mean_i (1 - sum_t alpha_ti)^2 over the words that count,
+            so that every cell is looked at once in a text; 0 = not asked.
     Metrics: `token_accuracy`; `pointed`: attention on the cells that a word speaks of; those of `also`.
     Raises: ValueError: attention is asked of a model that does not look again.
     Source: Show, Attend and Tell, equation 14, arXiv:1502.03044 (a mean over cells in place of their sum).
