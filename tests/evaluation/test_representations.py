@@ -29,8 +29,6 @@ def test_embeddings_against_numpy():
     found = VisionLanguageEvaluator(temperature=0.5).embeddings(images, texts)
     squares = [((x - y) ** 2).sum() for x, y in zip(a, b, strict=True)]
     assert found["alignment"] == pytest.approx(np.mean(squares))
-        np.mean([((x - y) ** 2).sum() for x, y in zip(a, b, strict=True)])
-    )
     for side, vectors in (("images", a), ("texts", b)):
         near = [
             np.exp(-2 * ((vectors[i] - vectors[j]) ** 2).sum()) for i in range(N) for j in range(N) if i < j
@@ -108,8 +106,6 @@ def test_a_matrix_is_drawn_row_by_row():
             y, x = top + row * side + 100, margin + column * side + 100
             wanted = heat_colors(values)[row, column].round().tolist()
             assert sheet[y, x].tolist() == pytest.approx(wanted, abs=1)
-                heat_colors(values)[row, column].round().tolist(), abs=1
-            )
     assert np.asarray(draw_matrix(np.ones((2, 3)), "flat")).shape[2] == 3  # no range, no division by it
     assert draw_matrix(np.random.default_rng(0).random((1000, 3)), "long").height < 800
 
