@@ -11,6 +11,7 @@ os.environ.setdefault("KERAS_BACKEND", "jax")
 _WHERE = {
     "load": "saccade.pipeline",
     "Pipeline": "saccade.pipeline",
+    "CaptionPipeline": "saccade.captioning",
     "ChatPipeline": "saccade.chat",
     "ChatProcessor": "saccade.data.chat_processor",
     "HRM": "saccade.models.trm",
@@ -19,6 +20,8 @@ _WHERE = {
     "Processor": "saccade.data.processor",
     "PuzzleModel": "saccade.puzzles",
     "SaccadeError": "saccade.errors",
+    "ShowAndTell": "saccade.models.captioners",
+    "ShowAttendTell": "saccade.models.captioners",
     "TRM": "saccade.models.trm",
     "TRMConfig": "saccade.models.trm",
     "Trainer": "saccade.train.trainer",

@@ -110,7 +110,7 @@ def _by_word(tokenizer, tokens: list[int]):
     text = tokenizer.decode(tokens).split()
     counts = [len(tokenizer.decode(tokens[: t + 1]).split()) for t in range(len(tokens))]
     starts = [next(t for t, count in enumerate(counts) if count > w) for w in range(len(text))]
-    stops = [*starts[1:], len(tokens)]
+    stops = [*starts[1:], len(tokens)][: len(text)]
     # A token that says two words at once belongs to both.
     return [
         (start, max(stop, start + 1), word) for start, stop, word in zip(starts, stops, text, strict=True)
