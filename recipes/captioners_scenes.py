@@ -59,7 +59,7 @@ class Config(BaseModel):
     eval_rows: int = 512
     seed: int = 1
     train: TrainConfig = TrainConfig(
-        steps=9_000,
+        steps=12_000,
         optimizer="muon",
         learning_rate=1e-2,
         warmup_steps=200,
@@ -75,7 +75,7 @@ class Config(BaseModel):
         log_every=100,
         save_every=1_000,
         eval_every=1_000,
-        time_limit_s=540,
+        time_limit_s=570,
     )
 
 

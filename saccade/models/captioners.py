@@ -25,7 +25,8 @@ class CaptionerConfig:
     image_size: (height, width) in pixels; multiples of patch_size.
     backbone: a name in `keras.applications` that replaces stem and blocks, "" = none. It starts at random and
         is frozen or not by the run's `parts`; load weights into `model.encoder.network`.
-    cell_dim: numbers that Show and Tell keeps of each cell.
+    cell_dim: numbers that Show and Tell pools of each cell.  each_word: whether it reads the image's vector
+        with every word, not as the first alone.
     attributes: classes of each attribute that cells name in training (shape, color, ...); () = none.
     """
 
@@ -39,7 +40,8 @@ class CaptionerConfig:
     stem: tuple = (32, 64, 128, 192)
     image_size: tuple = (128, 128)
     backbone: str = ""
-    cell_dim: int = 48
+    cell_dim: int = 1024
+    each_word: bool = False
     attributes: tuple = ()
 
     @classmethod
@@ -234,9 +236,9 @@ class ShowAndTell(Captioner):
     """
 
     def _writer(self):
-        c, (rows, columns) = self.config, self.encoder.grid
+        c = self.config
         sizes = c.vocab_size, c.dim, c.word_dim, self.encoder.dim, c.max_length
-        return LSTMWriter(*sizes, num_cells=rows * columns, cell_dim=c.cell_dim, name="write")
+        return LSTMWriter(*sizes, cell_dim=c.cell_dim, each_word=c.each_word, name="write")
 
 
 @keras.saving.register_keras_serializable(package="saccade")

@@ -69,7 +69,7 @@ def memory(seed=0):
 def lstm(w, inputs, hidden, carried):
     """The equations of Hochreiter and Schmidhuber with forget gates; Keras's order of gates."""
     i, f, g, o = np.split(dense(w, np.concatenate([inputs, hidden], -1)), 4, axis=-1)
-    carried = sigmoid(f + 1) * carried + sigmoid(i) * np.tanh(g)
+    carried = sigmoid(f) * carried + sigmoid(i) * np.tanh(g)
     return sigmoid(o) * np.tanh(carried), carried
 
 
@@ -116,14 +116,12 @@ def test_lstm_writer_against_kerass_lstm():
     cells, mask = memory()
     tokens = batch()["decoder_tokens"]
     w = own_weights(writer)
-    reduced = reference_gelu(dense(part(w, "reduction"), cells.astype(np.float64))) * mask[..., None]
-    image = dense(part(w, "image"), reduced.reshape(B, -1))
+    pooled = reference_gelu(dense(part(w, "features"), cells.astype(np.float64))) * mask[..., None]
+    image = dense(part(w, "image"), pooled.sum(1) / N**0.5)
     inputs = np.concatenate([image[:, None], w["table"][tokens]], axis=1).astype(np.float32)
     theirs = keras.layers.LSTM(D, return_sequences=True)
     theirs.build(inputs.shape)
-    bias = w["gates/bias"].copy()
-    bias[D : 2 * D] += 1
-    theirs.set_weights([w["gates/kernel"][:E], w["gates/kernel"][E:], bias])
+    theirs.set_weights([w["gates/kernel"][:E], w["gates/kernel"][E:], w["gates/bias"]])
     hidden = to_numpy(theirs(inputs))[:, 1:]
     logits = to_numpy(writer(tokens, cells, mask))
     np.testing.assert_allclose(logits, dense(part(w, "output"), hidden), atol=1e-4)
@@ -131,8 +129,37 @@ def test_lstm_writer_against_kerass_lstm():
     np.testing.assert_array_equal(to_numpy(writer(tokens, other, mask)), logits)
 
 
+def test_lstm_writer_with_the_image_in_each_word():
+    """As if every word's vector were another: the image's is added to it."""
+    image = batch()
+    plain = built(ShowAndTell)
+    again = ShowAndTell(replace(CONFIG, each_word=True))
+    for own, other in zip(again.variables, plain.variables, strict=True):
+        own.assign(other.value)
+    writer = again.heads["write"]
+    cells = again.encode(image["images"])
+    seen = to_numpy(writer.prepare(cells, None))[:1]
+    logits = to_numpy(again(image)["logits"])[:1]
+    words = ShowAndTell(CONFIG).heads["write"]
+    for own, other in zip(words.variables, plain.heads["write"].variables, strict=True):
+        own.assign(other.value)
+    words.table.assign(to_numpy(words.table) + seen)
+    np.testing.assert_allclose(logits, to_numpy(words(image["decoder_tokens"][:1], cells[:1])), atol=1e-5)
+    assert np.abs(logits - to_numpy(plain(image)["logits"])[:1]).max() > 1e-3
+
+
 def reference_gelu(x):
     return 0.5 * x * (1 + np.vectorize(math.erf)(x / np.sqrt(2)))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_forget_gates_start_open(kind):
+    bias = to_numpy(kind(CONFIG).heads["write"].gates.bias)
+    i, f, g, o = np.split(bias, 4)
+    assert not np.concatenate([i, g, o]).any()
+    np.testing.assert_allclose(
+        1 / (1 - sigmoid(f)), np.linspace(2, LONGEST, D), rtol=1e-5
+    )  # steps remembered
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -299,4 +326,4 @@ def test_presets_count_what_they_say():
         "show_and_tell_scenes": ShowAndTell.count_parameters(PRESETS["show_and_tell_scenes"]),
         "show_attend_tell_scenes": ShowAttendTell.count_parameters(PRESETS["show_attend_tell_scenes"]),
     }
-    assert sizes == {"show_and_tell_scenes": 7_085_168, "show_attend_tell_scenes": 6_533_569}
+    assert sizes == {"show_and_tell_scenes": 6_811_712, "show_attend_tell_scenes": 6_533_569}
