@@ -137,10 +137,16 @@ class Backbone(keras.layers.Layer):
     def build(self, input_shape=None):
         if self.built:
             return
-        try:  # inside `build`, so that its variables stand under this layer's name
+        try:
             self.network = self._make(include_top=False, weights=None, input_shape=self._shape)
         except ValueError as error:
             raise SaccadeError(f"{self._make.__name__} refuses images of {self._shape}: {error}") from error
+        # Keras counts the names of nameless layers and of dropout's seeds through the whole process; a file
+        # needs the same ones every time.
+        for number, layer in enumerate(self.network.layers):
+            for variable in layer.variables:
+                kind = type(layer).__name__.lower()
+                variable._path = f"{self.path}/{number:03d}_{kind}/{variable.name}"
         _, rows, columns, self.dim = self.network.output_shape
         self.grid = rows, columns
 

@@ -1,6 +1,7 @@
 """What captioners learn: every weight has a gradient, the losses are the papers', a tiny task is learnt."""
 
 import functools
+from dataclasses import replace
 
 import jax
 import keras
@@ -141,6 +142,23 @@ class Squares:
 
 def collate(items):
     return {key: np.stack([item[key] for item in items]) for key in items[0]}
+
+
+def test_a_network_of_keras_applications_trains_with_its_statistics():
+    model = ShowAttendTell(replace(CONFIG, image_size=(32, 32), backbone="MobileNetV3Small"))
+    before = {name: to_numpy(v.value).copy() for name, v in model.named_variables().items()}
+
+    def large(items):
+        batch = collate(items)
+        return {**batch, "images": batch["images"].repeat(2, axis=1).repeat(2, axis=2)}
+
+    stream = Stream(Squares(), large, Describe(), 4)
+    Trainer(model, {"squares": stream}, TrainConfig(steps=2, learning_rate=0.01)).fit()
+    changed = {
+        name for name, v in model.named_variables().items() if (to_numpy(v.value) != before[name]).any()
+    }
+    assert any("moving_mean" in name for name in changed)
+    assert any(name.startswith("encoder") and "kernel" in name for name in changed)
 
 
 @pytest.mark.parametrize("name", KINDS)
