@@ -55,14 +55,19 @@ def heat_overlay(image: np.ndarray, attention: np.ndarray) -> np.ndarray:
     grid = above / max(float(above.max()), 0.05 * float(grid.max()), 1e-12)
     smooth = Image.fromarray(grid).resize((width, height), Image.Resampling.BICUBIC)
     heat = np.asarray(smooth).clip(0, 1)[:, :, None]
-    position = heat[:, :, 0] * (len(_HEAT) - 1)
-    low = np.minimum(position.astype(int), len(_HEAT) - 2)
-    share = (position - low)[:, :, None]
-    color = _HEAT[low] * (1 - share) + _HEAT[low + 1] * share
+    color = heat_colors(heat[:, :, 0])
     gray = image.mean(axis=2, keepdims=True)
     faded = 0.45 * image + 0.25 * gray + 0.3 * 255
     opacity = 0.72 * heat**0.8
     return (faded * (1 - opacity) + color * opacity).round().astype(np.uint8)
+
+
+def heat_colors(values: np.ndarray) -> np.ndarray:
+    """float (h, w) in [0, 1] -> colors dark to light, float32 (h, w, 3) in 0..255."""
+    position = values * (len(_HEAT) - 1)
+    low = np.minimum(position.astype(int), len(_HEAT) - 2)
+    share = (position - low)[:, :, None]
+    return _HEAT[low] * (1 - share) + _HEAT[low + 1] * share
 
 
 def draw_steps(image: np.ndarray, panels: Sequence[Panel], title: str) -> Image.Image:
@@ -96,6 +101,66 @@ def draw_steps(image: np.ndarray, panels: Sequence[Panel], title: str) -> Image.
         if confidence is not None:
             _caption(pen, (x, y), tile_width, name, text, confidence, font)
     return sheet
+
+
+def draw_matrix(values: np.ndarray, title: str, rows: str = "", columns: str = "") -> Image.Image:
+    """A matrix as colors, its least value dark, its greatest light.
+
+    Args: values: float (N, M), finite.  title: above, with the range.  rows, columns: names of the axes.
+    """
+    values = np.asarray(values, np.float64)
+    low, high = float(values.min()), float(values.max())
+    colors = heat_colors((values - low) / max(high - low, 1e-12)).round().astype(np.uint8)
+    factor = max(1, _MOST_SIDE_PX // max(values.shape))
+    tile = Image.fromarray(colors.repeat(factor, axis=0).repeat(factor, axis=1))
+    tile.thumbnail((_MOST_SIDE_PX, _MOST_SIDE_PX))
+    font, bold = _font(15), _font(19)
+    sheet, top = _sheet(tile.width, tile.height + 26, f"{title}  {low:.2f} .. {high:.2f}", bold)
+    sheet.paste(tile, (_MARGIN, top))
+    axes = "  ".join(f"{mark} {name}" for mark, name in (("down:", rows), ("right:", columns)) if name)
+    ImageDraw.Draw(sheet).text((_MARGIN, top + tile.height + 6), axes, FAINT, font=font)
+    return sheet
+
+
+def draw_histogram(series: dict[str, np.ndarray], title: str, bins: int = 40) -> Image.Image:
+    """How often values occur, of one or two series over one axis, each scaled to its own highest bar.
+
+    Args: series: name -> float (N,), finite; the first is drawn in color, the second in grey.
+    """
+    values = [np.asarray(v, np.float64).ravel() for v in series.values()]
+    if not 1 <= len(values) <= 2 or not all(len(v) for v in values):
+        raise ValueError(
+            f"{len(values)} series of {[len(v) for v in values]} values: give 1 or 2, with values"
+        )
+    low, high = min(v.min() for v in values), max(v.max() for v in values)
+    edges = np.linspace(low, max(high, low + 1e-9), bins + 1)
+    font, width, height = _font(15), bins * 14, 240
+    sheet, top = _sheet(width, height + 48, title, _font(19))
+    pen = ImageDraw.Draw(sheet)
+    for (name, own), color, inset in reversed(
+        list(zip(zip(series, values, strict=True), (ACCENT, FAINT), (4, 0), strict=False))
+    ):
+        counts = np.histogram(own, edges)[0]
+        for i, count in enumerate(counts):
+            if count:
+                x, y = _MARGIN + i * 14 + inset, top + height - round(height * count / counts.max())
+                pen.rectangle((x, y, x + 13 - 2 * inset, top + height), fill=color)
+        pen.text((_MARGIN + (width // 2 if inset == 0 else 0), top + height + 26), name, color, font=font)
+    pen.text((_MARGIN, top + height + 4), f"{low:.2f}", INK, font=font)
+    right = f"{high:.2f}"
+    pen.text((_MARGIN + width - pen.textlength(right, font=font), top + height + 4), right, INK, font=font)
+    return sheet
+
+
+def _sheet(width: int, height: int, title: str, font) -> tuple[Image.Image, int]:
+    """Paper with a title, and where what is below it begins."""
+    lines = _wrap(title, font, width)
+    top = _MARGIN + 26 * len(lines) + 8
+    sheet = Image.new("RGB", (width + 2 * _MARGIN, top + height + 4), PAPER)
+    pen = ImageDraw.Draw(sheet)
+    for number, line in enumerate(lines):
+        pen.text((_MARGIN, _MARGIN + 26 * number), line, INK, font=font)
+    return sheet, top
 
 
 def _caption(pen, corner, width: int, name: str, text: str, confidence: float, font) -> None:

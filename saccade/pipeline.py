@@ -292,8 +292,8 @@ def find_model(name_or_folder: str | Path) -> Path:
 def load(name_or_folder: str | Path = "vlm_hrm_scenes"):
     """A bundled model by name, a directory (a recipe's, nanoVLM's, CLIP's or SigLIP's), or a name of the hub.
 
-    Returns: a Pipeline for a VLM-HRM, a ChatPipeline for a NanoVLM, a CLIPPipeline for a CLIP or SigLIP, a
-        FewShot for a Flamingo or BLIP2, a PuzzleModel for a TRM or HRM.
+    Returns: a Pipeline for a VLM-HRM, a ChatPipeline for a NanoVLM, a CaptionPipeline for a captioner, a
+        CLIPPipeline for a CLIP or SigLIP, a FewShot for a Flamingo or BLIP2, a PuzzleModel for a TRM or HRM.
     Raises: SaccadeError: no such model or directory; altered or unreadable files; a BLIP-2 of transformers.
     """
     from saccade import backend
@@ -307,6 +307,10 @@ def load(name_or_folder: str | Path = "vlm_hrm_scenes"):
         from saccade.puzzles import read_puzzle_model
 
         return read_puzzle_model(folder)
+    if record.get("model") in ("ShowAndTell", "ShowAttendTell"):
+        from saccade import captioning
+
+        return captioning.read(folder, record)
     if record.get("model") == "NanoVLM" or is_published(record):
         from saccade import chat
 

@@ -20,7 +20,9 @@ ROWS = (
     ("decoding",),
     ("generate",),
     ("models", "heads", "hub"),
-    tuple("train reason solve puzzles evaluation pipeline chat clip few_shot search export".split()),
+    tuple(
+        "train reason solve puzzles evaluation pipeline chat clip few_shot captioning search export".split()
+    ),
     ("analyse", "serve", "cli", "recipes"),
 )
 ROW_OF = {name: number for number, row in enumerate(ROWS) for name in row}

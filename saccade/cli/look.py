@@ -23,6 +23,14 @@ ThresholdOption: Any = typer.Option(
 )
 
 
+# What a model is for, by the first of its verbs.
+_KINDS = {
+    "classify": "compares images and texts",
+    "ask": "answers questions",
+    "caption": "writes captions",
+}
+
+
 def load_pipeline(name: str, *verbs: str):
     """The model of that name, which must see and read, and know one of the verbs ("ask" if none is named)."""
     import saccade
@@ -31,10 +39,9 @@ def load_pipeline(name: str, *verbs: str):
     verbs = verbs or ("ask",)
     if any(hasattr(model, verb) for verb in verbs):
         return model
-    if hasattr(model, "classify"):
-        raise SaccadeError(f"{name} compares images and texts, no {verbs[0]!r}; use `saccade classify`")
-    if hasattr(model, "ask"):
-        raise SaccadeError(f"{name} answers questions, but has no {verbs[0]!r}; use `saccade ask`")
+    verb = next((verb for verb in _KINDS if hasattr(model, verb)), None)
+    if verb:
+        raise SaccadeError(f"{name} {_KINDS[verb]}, but has no {verbs[0]!r}; use `saccade {verb}`")
     raise SaccadeError(f"{name} is a model of puzzles; use `saccade solve`, or another --model")
 
 
@@ -152,14 +159,47 @@ def _attention_picture(pixels, explanation, question: str):
     return draw_steps(pixels, panels, f"{question}  {explanation.answer.text}")
 
 
-def caption(image: str = ImageArgument, model: str = ModelOption, json: bool = JsonOption) -> None:
+def caption(
+    image: str = ImageArgument,
+    attention: str | None = typer.Option(
+        None,
+        "--attention",
+        metavar="OUT.png",
+        help="Write a picture of what each word looked at (ShowAttendTell).",
+    ),
+    model: str = ModelOption,
+    json: bool = JsonOption,
+) -> None:
     """Describe an image."""
+    from saccade.draw import check_output, save_image
+
+    if attention:
+        check_output(attention)
     pixels = _pixels(image)
-    result = load_pipeline(model, "caption").caption(pixels)
+    pipeline = load_pipeline(model, "caption")
+    reasons = hasattr(pipeline, "explain")
+    if attention and reasons:
+        raise SaccadeError(f"{model} looks in steps, not word by word; use `saccade ask --attention`")
+    result = pipeline.caption(pixels, words=True) if attention else pipeline.caption(pixels)
+    if attention:
+        save_image(_words_picture(pixels, result, model), attention)
     if json:
-        return print_json(result.to_json())
+        return print_json(result.to_json() | ({"attention_image": attention} if attention else {}))
     say(result.text, "bold")
-    return say(f"confidence {result.confidence:.1%}, {plural(result.steps, 'step')}", "dim")
+    steps = f", {plural(result.steps, 'step')}" if reasons else ""
+    say(f"confidence {result.confidence:.1%}{steps}", "dim")
+    if attention:
+        say(f"attention: {attention}", "dim")
+    return None
+
+
+def _words_picture(pixels, result, model: str):
+    from saccade.draw import Panel, draw_steps
+
+    if any(word.attention is None for word in result.words):
+        raise SaccadeError(f"{model} looks at the image once, before the first word; leave --attention out")
+    panels = [Panel(word.text, "", word.confidence, word.attention) for word in result.words]
+    return draw_steps(pixels, panels, result.text)
 
 
 def ground(

@@ -64,7 +64,7 @@ def evaluate(
     from saccade.evaluation import evaluate as measure
 
     result = measure(
-        load_pipeline(model, "ask", "retrieve"),
+        load_pipeline(model, "ask", "retrieve", "caption"),
         data=data,
         task=str(task),
         num=num,

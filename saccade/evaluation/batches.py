@@ -36,8 +36,9 @@ class Item:
 class Run:
     """What every measure needs.
 
-    pipeline: has `reasoner`, `processor`, `model`.  task: the reasoner's.  items: `total` of them, read once.
-    batch_size: rows of every batch.  threshold: halting logit.  progress: a bar on a terminal's stderr.
+    pipeline: has `processor`, `model` and `reasoner`, or `write` (captioners).  task: the reasoner's.
+    items: `total` of them, read once.  batch_size: rows of every batch.  threshold: halting logit, None = no
+    steps.  progress: a bar on a terminal's stderr.
     """
 
     pipeline: Any
@@ -45,7 +46,7 @@ class Run:
     items: Iterable[Item]
     total: int
     batch_size: int
-    threshold: float
+    threshold: float | None
     progress: bool = False
     label: str = field(default="evaluating")
 

@@ -64,7 +64,7 @@ def evaluate(
         num: how many examples; None = 5,000, for `retrieve` 1,000 images, for nlvr all.
         seed, split, **options: of the scene source; see `saccade.data.scenes.Source`.
         batch_size: rows that reason at once.
-        threshold: halting logit to exceed; None = the model's.
+        threshold: halting logit to exceed; None = the model's, and for a captioner, which has none.
         rerank: candidates of the dual encoder that the fused model reorders; 0 = none.
         orders: of nlvr: how many of the six permutations of each example's panels, in the published order.
         progress: a bar on standard error, if that is a terminal.
@@ -75,8 +75,8 @@ def evaluate(
     """
     _check(data, task, num, batch_size, rerank, orders, folder)
     reasons = hasattr(pipeline, "reasoner")
-    if not reasons and (data, task) != ("scenes", "retrieve"):
-        raise SaccadeError(f"this model cannot be measured by {data}, task {task}; use scenes, task retrieve")
+    if not reasons:
+        _check_other(pipeline, data, task, threshold)
     started = time.perf_counter()
     run = _plan(pipeline, data, task, num, seed, split, batch_size, threshold, folder, orders, options)
     run.progress = progress
@@ -177,6 +177,19 @@ def _check(data, task, num, batch_size, rerank, orders, folder):
         raise SaccadeError(f"orders is {orders}: an nlvr example has 1 to 6 permutations")
 
 
+def _check_other(pipeline, data, task, threshold):
+    """What can be asked of a model that does not reason in steps."""
+    known = {"write": "caption", "retrieve": "retrieve"}
+    own = next((task for verb, task in known.items() if hasattr(pipeline, verb)), None)
+    if own is None:
+        kind = type(pipeline).__name__
+        raise SaccadeError(f"a {kind} cannot be measured; give a VLM-HRM, a captioner or a CLIP")
+    if (data, task) != ("scenes", own):
+        raise SaccadeError(f"this model cannot be measured by {data}, task {task}; use scenes, task {own}")
+    if threshold is not None:
+        raise SaccadeError(f"threshold is {threshold}, but this model reasons in no steps; leave it out")
+
+
 def _plan(pipeline, data, task, num, seed, split, batch_size, threshold, folder, orders, options) -> Run:
     own = getattr(pipeline.model.config, "halt_threshold", 0.0)  # what does not reason never halts
     threshold = float(own if threshold is None else threshold)
@@ -194,6 +207,8 @@ def _plan(pipeline, data, task, num, seed, split, batch_size, threshold, folder,
 
 
 def _decoding(run: Run, task: str, rerank: int) -> str:
+    if run.threshold is None:
+        return "greedy"
     limit = run.pipeline.model.config.halt_max_steps
     halting = f"halts where the logit exceeds {run.threshold:g}, at most {limit} steps"
     if task in ("caption", "rationale"):

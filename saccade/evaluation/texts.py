@@ -12,34 +12,44 @@ _CONCLUSION = re.compile(r"\bso (.+?)\.?$")
 
 
 def measure_captions(run: Run) -> tuple[dict, list[dict]]:
-    """A caption counts if the reader of the grammar understands it and every fact in it holds."""
+    """A caption counts if the reader of the grammar understands it and every fact in it holds.
+
+    Of a captioner, which does not reason in steps, nothing about steps is measured.
+    """
+    reasons = hasattr(run.pipeline, "reasoner")
     rows = []
     for items, batch in run.batches():
-        result = run.pipeline.reasoner.run(batch, "caption", run.threshold)
-        patient = run.pipeline.reasoner.run(batch, "caption", np.inf)
+        if reasons:
+            result = run.pipeline.reasoner.run(batch, "caption", run.threshold)
+            patient = run.pipeline.reasoner.run(batch, "caption", np.inf)
+        else:
+            result, patient = run.pipeline.write(batch), None
         for i, item in enumerate(items):
             scene = item.example.scene
-            text, patient_text = (_decode(run, r["tokens"][i]) for r in (result, patient))
-            rows.append(
-                {
-                    "id": item.id,
-                    "text": "",
-                    "truth": item.example.target,
-                    "prediction": text,
-                    "correct": caption_is_true(text, scene),
-                    "readable": is_readable(text),
-                    "steps": int(result["steps"][i]),
-                    "confidence": round(float(np.exp(result["log_probability"][i])), 4),
-                    "all_steps": caption_is_true(patient_text, scene),
-                    "objects": len(scene.objects),
-                }
-            )
+            text = _decode(run, result["tokens"][i])
+            row = {
+                "id": item.id,
+                "text": "",
+                "truth": item.example.target,
+                "prediction": text,
+                "correct": caption_is_true(text, scene),
+                "readable": is_readable(text),
+                "confidence": round(float(np.exp(result["log_probability"][i])), 4),
+                "objects": len(scene.objects),
+            }
+            if patient is not None:
+                row["steps"] = int(result["steps"][i])
+                row["all_steps"] = caption_is_true(_decode(run, patient["tokens"][i]), scene)
+            rows.append(row)
     accuracy = _column(rows, "correct")
-    scores = {
-        "accuracy": float(accuracy.mean()),
-        "mean_steps": float(_column(rows, "steps").mean()),
-        "accuracy_all_steps": float(_column(rows, "all_steps").mean()),
-        "max_steps": run.pipeline.model.config.halt_max_steps,
+    scores: dict = {"accuracy": float(accuracy.mean())}
+    if reasons:
+        scores |= {
+            "mean_steps": float(_column(rows, "steps").mean()),
+            "accuracy_all_steps": float(_column(rows, "all_steps").mean()),
+            "max_steps": run.pipeline.model.config.halt_max_steps,
+        }
+    scores |= {
         "unreadable": float(1 - _column(rows, "readable").mean()),
         "distinct": len({row["prediction"] for row in rows}) / len(rows),
         "mean_words": float(np.mean([len(str(row["prediction"]).split()) for row in rows])),

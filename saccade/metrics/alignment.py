@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from saccade.metrics.entropy import entropies
+
 
 def unit(vectors) -> np.ndarray:
     """float64 (N, D) of length 1. Raises: ValueError: not (N, D), or a row of length 0 (states it)."""
@@ -85,8 +87,7 @@ def similarity_statistics(a, b, temperature: float = 0.07) -> dict[str, float]:
 
 def _entropy(logits: np.ndarray) -> float:
     powers = np.exp(logits - logits.max(1, keepdims=True))
-    shares = powers / powers.sum(1, keepdims=True)
-    return float(-(shares * np.log(np.maximum(shares, 1e-300))).sum(1).mean())
+    return float(entropies(powers).mean())
 
 
 def embedding_similarity(a, b) -> float:

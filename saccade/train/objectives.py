@@ -240,10 +240,9 @@ class Write:
         metrics = {"token_accuracy": ops.mean(share)}
         if "mentions" in data:
             looked = ops.mean(scores[..., layout.vision], axis=1)
-            mass = ops.sum(ops.where(data["mentions"], looked, 0.0), axis=-1)
-            pointing = ops.any(data["mentions"], axis=-1)
-            loss = loss - self.point_weight * losses.masked_mean(ops.log(mass + 1e-4), pointing)
-            metrics["pointed"] = ops.mean(losses.masked_mean(mass, pointing))
+            pointing, mass = point_loss(looked, data["mentions"])
+            loss = loss + self.point_weight * pointing
+            metrics["pointed"] = ops.mean(mass)
         return loss, share, metrics
 
 
@@ -277,6 +276,17 @@ def token_share(logits, targets, mask):
     """Share of the tokens that `mask` (B, L) counts predicted right, float32 (B,)."""
     hits = ops.equal(ops.cast(ops.argmax(logits, axis=-1), "int32"), targets)
     return losses.masked_mean(ops.cast(hits, "float32"), mask)
+
+
+def point_loss(looked, mentions):
+    """-log of the attention that falls on what a word speaks of, and that attention: each the mean over the
+    words that speak of something, float32 (B,).
+
+    Args: looked: float32 (B, L, N), what each word looked at.  mentions: bool (B, L, N), see `Collate`.
+    """
+    mass = ops.sum(ops.where(mentions, looked, 0.0), axis=-1)
+    pointing = ops.any(mentions, axis=-1)
+    return -losses.masked_mean(ops.log(mass + 1e-4), pointing), losses.masked_mean(mass, pointing)
 
 
 @dataclass(frozen=True)

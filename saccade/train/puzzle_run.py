@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,8 +24,9 @@ from saccade.train.puzzles import (
     WinnerTakesAll,
     collate_indices,
 )
+from saccade.train.stages import InTurn
 from saccade.train.stream import Stream
-from saccade.train.trainer import Result, Trainer
+from saccade.train.trainer import Trainer
 
 # The published TRM's optimisers: AdamATan2 for everything, sign SGD for the puzzle embedding.
 PUBLISHED = TrainConfig(
@@ -137,7 +138,7 @@ class SudokuConfig(PuzzleConfig):
     Args:
         train_file, val_file: text, one puzzle a line.  made: puzzles to make where there is no file.
         box: of the puzzles made, 3 or 2.
-        stages: what to train before, see Stages.
+        stages: what to train before, see build_sudoku_stages.
     """
 
     stages: tuple[Stage, ...] = ()
@@ -163,35 +164,23 @@ def build_sudoku(config: SudokuConfig, out_dir: Path | None, start: TRM | None =
     return build(config, out_dir, "sudoku", draw, len(train), evaluate, start)
 
 
-@dataclass(frozen=True)
-class Stages:
-    """Trainers one after another, each from the moving averages of the one before: more cycles each time.
-
-    Stage i writes out_dir/stage_i, the last out_dir itself. Started again, a finished stage takes no step.
+def build_sudoku_stages(config: SudokuConfig, out_dir: Path | None) -> Trainer | InTurn:
+    """As `build_sudoku`, or where the config names stages, all of them in turn: more cycles each time.
 
     Source: cycles that grow, CGAR, arXiv:2511.08653.
     """
+    if not config.stages:
+        return build_sudoku(config, out_dir)
 
-    config: SudokuConfig
-    out_dir: Path | None
+    def make(stage: Stage | None, folder: Path | None, start: TRM | None) -> Trainer:
+        if stage is None:  # the last: the config as it stands
+            return build_sudoku(config, folder, start)
+        cycles = {"h_cycles": stage.h_cycles, "l_cycles": stage.l_cycles}
+        train = config.train.model_copy(update={"steps": stage.steps, "schedule": "constant"})
+        own = config.model_copy(update={"model": config.model | cycles, "train": train})
+        return build_sudoku(own, folder, start)
 
-    def fit(self) -> Result:
-        start = None
-        for i, stage in enumerate(self.config.stages, 1):
-            cycles = {"h_cycles": stage.h_cycles, "l_cycles": stage.l_cycles}
-            train = self.config.train.model_copy(update={"steps": stage.steps, "schedule": "constant"})
-            own = self.config.model_copy(update={"model": self.config.model | cycles, "train": train})
-            trainer = build_sudoku(own, self.out_dir and self.out_dir / f"stage_{i}", start)
-            trainer.fit()
-            if train.ema_decay:
-                trainer.use_ema()
-            start = trainer.model
-        return build_sudoku(self.config, self.out_dir, start).fit()
-
-
-def build_sudoku_stages(config: SudokuConfig, out_dir: Path | None) -> Trainer | Stages:
-    """As `build_sudoku`, or where the config names stages, all of them."""
-    return Stages(config, out_dir) if config.stages else build_sudoku(config, out_dir)
+    return InTurn((*config.stages, None), make, out_dir)
 
 
 class MazeConfig(PuzzleConfig):

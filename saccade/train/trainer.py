@@ -4,7 +4,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import keras
@@ -14,6 +14,7 @@ from saccade import backend
 from saccade.errors import SaccadeError
 from saccade.train import checkpoint, flops, memory, report
 from saccade.train.config import TrainConfig
+from saccade.train.curriculum import Curriculum
 from saccade.train.engine import Engine
 from saccade.train.queue import READ_LAG, Budget
 from saccade.train.stream import Reader, Stream
@@ -60,8 +61,9 @@ class Trainer:
         resume: continue from the newest intact checkpoint in `out_dir`; False refuses a folder that has any.
         on_save: called with the Trainer after every checkpoint, its weights in the model; may `use_ema`.
         evaluate: model -> {name: number}, called every `config.eval_every` steps and after the last, with the
-            moving averages in the model if there are any; what it returns goes into the log.
-    Raises: SaccadeError: the config does not fit the model, see Engine.
+            moving averages in the model if there are any; what it returns goes into the log, and decides on
+            the level of a stream whose source is a Curriculum.
+    Raises: SaccadeError: the config does not fit the model, see Engine; a curriculum without evaluation.
     """
 
     def __init__(
@@ -89,6 +91,17 @@ class Trainer:
         self.readers: dict[str, Reader] = {}
         self._notes: list[str] = []
         self._profiling = False
+        self.curricula = {
+            name: stream.source
+            for name, stream in self.streams.items()
+            if isinstance(stream.source, Curriculum)
+        }
+        stuck = [name for name, source in self.curricula.items() if not source.last]
+        if stuck and not (evaluate and config.eval_every):
+            raise SaccadeError(
+                f"stream {stuck[0]!r} is a curriculum, but nothing is evaluated, so its level never rises; "
+                "set eval_every and give evaluate"
+            )
 
     def fit(self) -> Result:
         """Train to `config.steps`, then put the weights into the model; before, `on_save` alone sees them.
@@ -151,16 +164,28 @@ class Trainer:
                 f"{saved[0]} has the streams {', '.join(facts)}, this run {', '.join(self.streams)}; "
                 "use a new output folder"
             )
+        for name, source in self.curricula.items():
+            if saved and "level" not in facts[name]:
+                raise SaccadeError(f"{saved[0]} has no level for {name}; use a new output folder")
+            if saved:
+                source.restore(facts[name])
         first = {}
-        for i, (name, stream) in enumerate(self.streams.items()):
+        for name, stream in self.streams.items():
             self.budgets[name] = Budget(stream.batch_size, facts[name]["pushed"], facts[name]["consumed"])
-            start = facts[name]["pushed"] // stream.batch_size
-            self.readers[name] = Reader(stream, self.config.seed + i, start)
+            self._open(name)
             first[name] = self.readers[name].next()
         self.state = self.engine.initial_state(first)
         if saved:
             self.state = checkpoint.unflatten(self.state, saved[1], backend.to_device, saved[0])
         self._first = first  # read already, so pushed before the readers are asked
+
+    def _open(self, name: str) -> None:
+        """Read a stream from where its queue ends; a curriculum from its present level."""
+        stream, number = self.streams[name], list(self.streams).index(name)
+        if name in self.curricula:
+            stream = replace(stream, source=self.curricula[name].drawn(), shuffle=False)
+        start = self.budgets[name].pushed // stream.batch_size
+        self.readers[name] = Reader(stream, self.config.seed + number, start)
 
     # -- the loop
 
@@ -214,7 +239,7 @@ class Trainer:
             if self.step % config.log_every == 0 or last:
                 log.log(meter.record())
             if config.eval_every and self.evaluate and (self.step % config.eval_every == 0 or last):
-                log.log(self._evaluate())
+                self._evaluate(log)
             log.progress(self.step)
             if self.out_dir and (self.step % config.save_every == 0 or last):
                 self._save(self.out_dir)
@@ -228,12 +253,25 @@ class Trainer:
                 log.say(f"{name}: {stream.tally}")
         return result
 
-    def _evaluate(self) -> dict:
+    def _evaluate(self, log: report.Report) -> None:
         assert self.evaluate is not None
         self._settle(1)
         self.engine.write_back(self.state, ema=self.config.ema_decay is not None)
-        values = {f"eval/{name}": float(value) for name, value in self.evaluate(self.model).items()}
-        return {"step": self.step, "elapsed_s": round(self.elapsed_s, 2), **values}
+        found = {name: float(value) for name, value in self.evaluate(self.model).items()}
+        levels = {f"level/{name}": source.level for name, source in self.curricula.items()}
+        values = {f"eval/{name}": value for name, value in found.items()}
+        log.log({"step": self.step, "elapsed_s": round(self.elapsed_s, 2), **values, **levels})
+        for name, source in self.curricula.items():
+            if source.note(found):
+                self._reopen(name)
+                log.say(f"step {self.step}: {name} rises to level {source.level}")
+
+    def _reopen(self, name: str) -> None:
+        """Drop what was read ahead, which is of the level before, and read it anew."""
+        old = self.readers[name]
+        old.close()
+        self._open(name)
+        self.readers[name].waited_s = old.waited_s
 
     def _save(self, folder: Path) -> None:
         self._settle(1)
@@ -243,7 +281,12 @@ class Trainer:
             "config": self.config.model_dump(mode="json"),
             "elapsed_s": self.elapsed_s,
             "streams": {
-                name: {"pushed": b.pushed, "consumed": b.consumed} for name, b in self.budgets.items()
+                name: {
+                    "pushed": budget.pushed,
+                    "consumed": budget.consumed,
+                    **(self.curricula[name].state() if name in self.curricula else {}),
+                }
+                for name, budget in self.budgets.items()
             },
         }
         checkpoint.save(folder, self.step, tensors, facts, self.config.keep)
