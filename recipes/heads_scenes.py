@@ -406,40 +406,50 @@ def head_config(config: Config, name: str, pipeline: Pipeline) -> VLMTaskConfig:
     )
 
 
-def recipe(config: Config, out_dir: Path | None) -> Trainer:
-    unknown = [name for name in config.tasks if name not in TASKS]
-    if unknown or not config.tasks:
-        raise SaccadeError(f"tasks={list(config.tasks)}: choose some of {', '.join(TASKS)}")
-    pipeline = saccade.load(config.encoder)
-    several = len(config.tasks) > 1
-    streams, held = {}, {}
-    for name in config.tasks:
-        task = TASKS[name]
-        steps = task.reasoning if config.reasoning is None else config.reasoning
+@dataclass(frozen=True)
+class Prepared:
+    """A task's data: `train` to learn from; `examples` and `features` held out."""
 
-        def rows(split: str, count: int, task=task, steps=steps):
-            examples = draw(config, task, split, count)
-            return examples, encode(pipeline, task, examples, steps)
+    train: Rows
+    examples: list[Example]
+    features: dict[str, np.ndarray]
 
-        examples, features = rows("train", config.examples)
-        group = 2 if task.source == "retrieve" else 1  # twins come together: each other's hardest negative
-        stream = Rows({**features, **task.labels(pipeline, examples)}, group)
-        objective = HeadLoss(name if several else None)
-        streams[name] = Stream(stream, join, objective, config.batch, items=config.batch // group)
-        held[name] = rows("test", config.held_out)
 
+def prepare(config: Config, name: str, pipeline: Pipeline) -> Prepared:
+    """Draw and encode the examples of a task, once for any number of heads."""
+    task = TASKS[name]
+    steps = task.reasoning if config.reasoning is None else config.reasoning
+    examples = draw(config, task, "train", config.examples)
+    arrays = {**encode(pipeline, task, examples, steps), **task.labels(pipeline, examples)}
+    held = draw(config, task, "test", config.held_out)
+    # Twins come together: each the other's hardest negative.
+    train = Rows(arrays, group=2 if task.source == "retrieve" else 1)
+    return Prepared(train, held, encode(pipeline, task, held, steps))
+
+
+def make_trainer(
+    config: Config, pipeline: Pipeline, data: dict[str, Prepared], out_dir: Path | None = None
+) -> Trainer:
+    """One head, or a multi-task head, on prepared data; it is scored every `train.eval_every` steps."""
     backend.seed_everything(config.seed)
     heads = {name: head_config(config, name, pipeline) for name in config.tasks}
+    several = len(heads) > 1
     if several:
         model = create_multi_task_vlm_head(heads, config.weights, dtype=config.precision)
     else:
         model = create_vlm_head(heads[config.tasks[0]], dtype=config.precision)
+    streams = {}
+    for name, own in data.items():
+        objective = HeadLoss(name if several else None)
+        streams[name] = Stream(
+            own.train, join, objective, config.batch, items=config.batch // own.train.group
+        )
 
     def evaluate(model) -> dict[str, float]:
         scores = {}
-        for name, (examples, features) in held.items():
+        for name, own in data.items():
             head = model.heads[name] if several else model
-            found = TASKS[name].score(head, pipeline, examples, features)
+            found = TASKS[name].score(head, pipeline, own.examples, own.features)
             scores |= {f"{name}/{key}": value for key, value in found.items()}
         return scores
 
@@ -449,3 +459,12 @@ def recipe(config: Config, out_dir: Path | None) -> Trainer:
             trainer.model.save(out_dir / "model")
 
     return Trainer(model, streams, config.train, out_dir, on_save=export, evaluate=evaluate)
+
+
+def recipe(config: Config, out_dir: Path | None) -> Trainer:
+    unknown = [name for name in config.tasks if name not in TASKS]
+    if unknown or not config.tasks:
+        raise SaccadeError(f"tasks={list(config.tasks)}: choose some of {', '.join(TASKS)}")
+    pipeline = saccade.load(config.encoder)
+    data = {name: prepare(config, name, pipeline) for name in config.tasks}
+    return make_trainer(config, pipeline, data, out_dir)

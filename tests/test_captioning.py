@@ -141,8 +141,8 @@ def test_evaluate(trained, tmp_path):
     assert len(rows) == 6
     assert scores["accuracy"] == np.mean([row["correct"] for row in rows])
     for options, message in (
-        ({"task": "vqa"}, "a captioner has no task 'vqa' of scenes"),
-        ({"task": "caption", "threshold": 1.0}, "a captioner reasons in no steps"),
+        ({"task": "vqa"}, "cannot be measured by scenes, task vqa; use scenes, task caption"),
+        ({"task": "caption", "threshold": 1.0}, "this model reasons in no steps"),
     ):
         with pytest.raises(SaccadeError, match=message):
             saccade.evaluate(pipeline, num=2, **options)
@@ -160,10 +160,12 @@ def test_command_line(trained, tmp_path):
     assert told["words"] == []
     scored = run("evaluate", trained, "--task", "caption", "-n", 2, "--json")
     assert json.loads(scored.stdout)["task"] == "caption"
-    for words in (["ask", tmp_path / "in.png", "what?"], ["evaluate"]):
-        refused = run(words[0], *([trained] if words == ["evaluate"] else [*words[1:], "--model", trained]))
-        assert refused.exit_code == 2
-        assert "writes captions, but has no 'ask'; use `saccade caption`" in refused.output
+    refused = run("ask", tmp_path / "in.png", "what?", "--model", trained)
+    assert refused.exit_code == 2
+    assert "writes captions, but has no 'ask'; use `saccade caption`" in refused.output
+    refused = run("evaluate", trained)
+    assert refused.exit_code == 2
+    assert "task vqa; use scenes, task caption" in refused.output
 
 
 def test_attention_of_a_model_that_does_not_look_again_is_refused(tmp_path):

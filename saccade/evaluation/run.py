@@ -74,8 +74,7 @@ def evaluate(
     Raises: SaccadeError: an unknown name, a missing folder, an odd gallery.
     """
     _check(data, task, num, batch_size, rerank, orders, folder)
-    reasons = hasattr(pipeline, "reasoner")
-    if not reasons:
+    if not hasattr(pipeline, "reasoner"):
         _check_other(pipeline, data, task, threshold)
     started = time.perf_counter()
     run = _plan(pipeline, data, task, num, seed, split, batch_size, threshold, folder, orders, options)
@@ -96,7 +95,8 @@ def evaluate(
         **({"model": name} if name else {}),
         **{"data": data, "task": task, **origin, "num": count},
         "rule": RULES["nlvr" if data == "nlvr" else task],
-        **({"decoding": _decoding(run, task, rerank), "threshold": run.threshold} if reasons else {}),
+        "decoding": _decoding(run, task, rerank),
+        "threshold": run.threshold,
         **measured,
         "seconds": round(time.perf_counter() - started, 2),
         "versions": environment(pipeline.model),
@@ -191,9 +191,9 @@ def _check_other(pipeline, data, task, threshold):
 
 
 def _plan(pipeline, data, task, num, seed, split, batch_size, threshold, folder, orders, options) -> Run:
-    own = getattr(pipeline.model.config, "halt_threshold", 0.0)  # what does not reason never halts
-    threshold = float(own if threshold is None else threshold)
-    threshold = min(max(threshold, -_MOST), _MOST)  # JSON has no infinity
+    if hasattr(pipeline, "reasoner"):
+        threshold = float(pipeline.model.config.halt_threshold if threshold is None else threshold)
+        threshold = min(max(threshold, -_MOST), _MOST)  # JSON has no infinity
     if data == "nlvr":
         items, count = nlvr_items(folder, num, orders)
         return Run(pipeline, "statement", items, count, batch_size, threshold)
@@ -208,7 +208,7 @@ def _plan(pipeline, data, task, num, seed, split, batch_size, threshold, folder,
 
 def _decoding(run: Run, task: str, rerank: int) -> str:
     if run.threshold is None:
-        return "greedy"
+        return "greedy" if task == "caption" else "by the dual encoder"
     limit = run.pipeline.model.config.halt_max_steps
     halting = f"halts where the logit exceeds {run.threshold:g}, at most {limit} steps"
     if task in ("caption", "rationale"):
