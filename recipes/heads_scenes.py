@@ -114,6 +114,7 @@ class SceneTask:
     """How a task's head is made, fed and scored.
 
     source: task of `saccade.data.scenes.Source`.  text: whether the head reads one.
+    asked: as which task the frozen model is told to reason.
     reasoning, fusion_depth: unless the config says.  options: of the head, from (config, pipeline).
     labels: (pipeline, examples) -> the labels of the batch.
     score: (head, pipeline, examples, features) -> scores; features as the head reads them.
@@ -123,6 +124,7 @@ class SceneTask:
     options: Callable[[Config, Pipeline], dict]
     labels: Callable[[Pipeline, list[Example]], dict]
     score: Callable[[TaskHead, Pipeline, list[Example], dict], dict[str, float]]
+    asked: str = "vqa"
     reasoning: int = 0
     fusion_depth: int = 0
     text: bool = True
@@ -142,7 +144,7 @@ def encode(pipeline: Pipeline, task: SceneTask, examples: list[Example], steps: 
     collate = Collate(processor, "caption", text_length=length)
 
     def function(batch):
-        x, mask = model.encode(for_task(batch, "vqa"))
+        x, mask = model.encode(for_task(batch, task.asked))
         layout = model.layout(batch)
         if steps:
 
@@ -345,6 +347,7 @@ TASKS = {
         _grid,
         lambda p, examples: {"box": np.array([e.box for e in examples], np.float32)},
         _score_grounding,
+        asked="ground",
         reasoning=4,
     ),
     "matching": SceneTask(
@@ -358,7 +361,8 @@ TASKS = {
         },
         _captions,
         _score_captioning,
-        fusion_depth=1,
+        asked="caption",
+        reasoning=1,
         text=False,
     ),
     "dense_captioning": SceneTask(
@@ -373,7 +377,8 @@ TASKS = {
         lambda config, p: {**_writing(p, 4), "decoder_depth": 1, "max_turns": MAX_TURNS},
         _candidates,
         _score_dialogue,
-        fusion_depth=4,
+        reasoning=4,
+        fusion_depth=2,
     ),
 }
 
