@@ -20,7 +20,8 @@ from pydantic import BaseModel, ConfigDict
 from saccade import backend
 from saccade.data.batching import ATTRIBUTES, Collate
 from saccade.data.processor import Processor, ProcessorConfig
-from saccade.data.scenes import ANSWERS, Source, lexicon
+from saccade.data.scenes import ANSWERS
+from saccade.data.scenes.panels import PanelStatements, panel_lexicon
 from saccade.data.scenes.referents import CHANNELS
 from saccade.data.scenes.sentences import Sentences, frequent_words
 from saccade.data.text import Tokenizer, lexicon_of
@@ -31,7 +32,7 @@ from saccade.models.adapt import adapt
 from saccade.models.vlm_hrm import VLMHRM, preset
 from saccade.pipeline import BUNDLED, Pipeline, find_model
 from saccade.train.config import TrainConfig
-from saccade.train.labels import Perceive
+from saccade.train.labels import Perceive, Refer
 from saccade.train.objectives import Answer, Recursive
 from saccade.train.stream import Stream
 from saccade.train.trainer import Trainer
@@ -66,11 +67,12 @@ class Config(BaseModel):
     rewording: float = 0.1
     smoothing: float = 0.05  # of the labels of human sentences
     exploration: float = 0.1
+    hops_per_step: int | None = 1  # of `Refer`
     workers: bool = True  # False: draw examples in threads of this process
     validation: int = 8  # pictures of each held-out sentence
     tasks: dict[str, Task] = {
-        "human": Task(batch=320, weight=1.0, workers=4),
-        "panels": Task(batch=160, weight=0.5, workers=8),
+        "human": Task(batch=320, weight=1.0, workers=5),
+        "panels": Task(batch=160, weight=0.5, workers=7),
     }
     train: TrainConfig = TrainConfig(
         steps=6_000,
@@ -107,18 +109,15 @@ def make_processor(config: Config, sentences: Sentences | None) -> tuple[Process
     if config.init:
         old = Processor.load(find_model(config.init))
     else:
-        panels = Source("statement", style="nlvr", seed=config.seed)
-        texts = [panels[i].text for i in range(400)] + [" ".join(lexicon())] * 50
-        old = Processor(
-            Tokenizer.train(texts, FRESH_VOCABULARY), ProcessorConfig(answers=ANSWERS, lexicon=lexicon())
-        )
+        tokenizer = Tokenizer.train([" ".join(panel_lexicon())] * 50, FRESH_VOCABULARY)
+        old = Processor(tokenizer, ProcessorConfig(answers=ANSWERS, lexicon=panel_lexicon()))
     human = sentences.texts if sentences else []
-    words = [*lexicon_of(lexicon()), *frequent_words(human)]
+    words = [*panel_lexicon(), *frequent_words(human)]
     settings = ProcessorConfig(
         **{
             **old.config.to_json(),
             "image_sizes": (config.canvas,),
-            "lexicon": tuple(sorted({*old.config.lexicon, *lexicon(), *lexicon_of(human)})),
+            "lexicon": tuple(sorted({*old.config.lexicon, *panel_lexicon(), *lexicon_of(human)})),
         }
     )
     return old, Processor(old.tokenizer.extended(words), settings)
@@ -148,14 +147,16 @@ def make_model(config: Config, old: Processor, new: Processor) -> VLMHRM:
 
 
 def make_stream(name: str, task: Task, config: Config, processor: Processor, model: VLMHRM, human) -> Stream:
-    """ "human": sentences of the training file. "panels": the scene world's statements of such pictures."""
-    source = human if name == "human" else Source("statement", style="nlvr", seed=config.seed)
+    """ "human": sentences of the training file. "panels": statements like them, with programs, so that the
+    objects they mean are known."""
+    source = human if name == "human" else PanelStatements(config.seed)
     cell_px = model.config.vision.patch_size * model.config.shuffle
     collate = Collate(
         processor, "statement", text_length=config.text_length, image_size=config.canvas, cell_px=cell_px
     )
     answer = Answer("statement", config.smoothing if name == "human" else 0.0)
-    objective = Recursive(answer, (Perceive(),), config.exploration, group="all")
+    also = (Perceive(),) if name == "human" else (Perceive(), Refer(hops_per_step=config.hops_per_step))
+    objective = Recursive(answer, also, config.exploration, group="all")
     workers = task.workers if config.workers else 0
     return Stream(source, collate, objective, task.batch, task.weight, workers, shuffle=False)
 
