@@ -31,7 +31,7 @@ from saccade.evaluation.batches import Item, Run
 from saccade.models.adapt import adapt
 from saccade.models.vlm_hrm import VLMHRM, preset
 from saccade.pipeline import BUNDLED, Pipeline, find_model
-from saccade.train.config import TrainConfig
+from saccade.train.config import Part, TrainConfig
 from saccade.train.labels import Perceive, Refer
 from saccade.train.objectives import Answer, Recursive
 from saccade.train.stream import Stream
@@ -83,6 +83,8 @@ class Config(BaseModel):
         weight_decay=0.05,
         clip_norm=1.0,
         ema_decay=0.998,
+        # Heads that no stream reads would only decay.
+        parts={f"{name}/": Part(freeze=True) for name in ("vqa", "match", "ground", "write", "retrieve")},
         log_every=100,
         save_every=1_000,
         eval_every=1_000,

@@ -19,7 +19,19 @@ ROWS = (
     ("fusion", "recursion"),
     ("models", "heads", "hub"),
     ("decoding",),
-    ("train", "generate", "reason", "solve", "puzzles", "evaluation", "pipeline", "chat", "search", "export"),
+    (
+        "train",
+        "generate",
+        "reason",
+        "solve",
+        "puzzles",
+        "evaluation",
+        "pipeline",
+        "chat",
+        "search",
+        "export",
+        "fine_tune",
+    ),
     ("analyse", "serve", "cli", "recipes"),
 )
 ROW_OF = {name: number for number, row in enumerate(ROWS) for name in row}

@@ -23,7 +23,7 @@ TOWER_X_PX, TOWER_Y_PX, TOWER_SIZE_PX = 40, (80, 59, 38, 17), 20
 MAX_IN_PANEL = 8
 TOWER_SHARE = 2 / 3  # of the published images
 # Image k of an example, "dev-...-k.png", shows permute_groups(scene, IMAGE_ORDERS[k]).
-IMAGE_ORDERS = tuple(itertools.permutations(range(3)))
+IMAGE_ORDERS = tuple((a, b, c) for a, b, c in itertools.permutations(range(3)))
 _WALL_SHARE = 0.3  # of scattered objects that a wall is chosen for
 _COLOR_NAMES = {
     "Black": "black",

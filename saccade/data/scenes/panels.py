@@ -391,7 +391,9 @@ class PanelStatements:
 
 def _scene(rng: Random, layouts, program: Call, value: bool, towers: bool, closely: bool) -> Scene | None:
     """A picture on which the program has the value: planted, or drawn until one has it."""
-    palette = {"color": NLVR_COLORS} if towers else {"color": NLVR_COLORS, "shape": NLVR_SHAPES}
+    palette: dict[str, tuple[str, ...]] = (
+        {"color": NLVR_COLORS} if towers else {"color": NLVR_COLORS, "shape": NLVR_SHAPES}
+    )
     for _ in range(_LAYOUTS):
         layout = sample_nlvr(layouts, towers=towers)
         if not towers and not is_clear(layout, closely):

@@ -25,7 +25,7 @@ _COUNTED = frozenset(
 )
 _WORD = re.compile(r"[a-z]+|\d+")
 _NUMBERS = {str(number): word for number, word in enumerate(NUMBER_WORDS[:11])}
-_DIGITS = {word: digits for digits, word in _NUMBERS.items()}
+_DIGITS: dict[str, str] = {word: digits for digits, word in _NUMBERS.items()}
 _SPARED = frozenset(NUMBER_WORDS)  # a number misspelt might be another number
 _SHORTEST_MISSPELT = 4
 
