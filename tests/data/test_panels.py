@@ -9,7 +9,8 @@ import pytest
 
 from saccade.data.scenes import panels
 from saccade.data.scenes.execute import execute
-from saccade.data.scenes.panels import PanelStatements, draw, is_clear, panel_lexicon
+from saccade.data.scenes.panel_writer import draw
+from saccade.data.scenes.panels import PanelStatements, is_clear, panel_lexicon
 from saccade.data.scenes.referents import referents
 from saccade.data.scenes.sentences import Sentences
 from saccade.data.text import NUMBER_WORDS, words

@@ -91,6 +91,8 @@ def test_fixed_pictures_are_untouched(folder, rows):
         ('{"sentence": "a", "label": 1, "boxes": [[], [], []]}', "label"),
         ('{"sentence": "a", "label": true}', "boxes"),
         ('{"sentence": "a", "label": true, "boxes": [[[1, 2, 3]], [], []]}', "line 1"),
+        ('{"sentence": "a", "label": true, "boxes": [[[5, 0, 10, 0, 0]], [], []]}', "no such object"),
+        ('{"sentence": "a", "label": true, "boxes": [[[0, 0, 30, 0, 71]], [], []]}', "no such object"),
         ("{", "cannot be read"),
     ],
 )

@@ -9,7 +9,8 @@ import pytest
 from saccade.data.scenes import panels
 from saccade.data.scenes.execute import execute
 from saccade.data.scenes.nlvr import IMAGE_ORDERS, permute_groups, sample_nlvr
-from saccade.data.scenes.panels import PanelStatements, draw, is_clear
+from saccade.data.scenes.panel_writer import draw
+from saccade.data.scenes.panels import PanelStatements, is_clear
 from saccade.data.scenes.scene import NLVR_COLORS, NLVR_SHAPES
 from saccade.data.scenes.sentences import Sentences
 from saccade.data.scenes.symmetry import KINDS, Symmetry, allowed, draw_symmetry

@@ -109,6 +109,12 @@ def test_it_runs_and_judges_sentences_that_are_held_out(nlvr, repository, folder
     assert any("human/perceived" in record and "panels/referred" in record for record in records)
     pipeline = load(tmp_path / "model")
     assert pipeline.model.tasks == ("statement",)
+    again = apply_overrides(
+        nlvr.Config(), [f"data={folder}", f"init={tmp_path / 'model'}", "precision=float32"]
+    )
+    old, new = nlvr.make_processor(again, nlvr.Sentences(folder))
+    assert new.tokenizer.to_json() == old.tokenizer.to_json()  # a second piece starts from the first's export
+    assert nlvr.make_model(again, old, new).config.vocab_size == pipeline.model.config.vocab_size
     example = nlvr.Sentences(folder)[0]
     answer = pipeline.ask(example.image, "There is a blue circle.")
     assert answer.text in ("true", "false")

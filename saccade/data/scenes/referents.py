@@ -21,8 +21,7 @@ def referents(example: Example) -> dict[int, set[int]]:
     """Channel -> indices of the objects meant, for each channel that the example has something to say about.
 
     A description (task `match`) has no program: its channel 0 holds the objects that are not as described,
-    where the picture is the described one or its twin. What a program over panels means is what it means in
-    each.
+    where the picture is the described one or its twin. A program over panels means what it means in each.
     """
     if example.described is not None:
         odd = {i for i, item in enumerate(example.scene.objects) if item not in example.described.objects}

@@ -12,7 +12,7 @@ from random import Random
 
 import numpy as np
 
-from saccade.data.scenes.nlvr import IMAGE_ORDERS, json_rows, permute_groups, scene_from_boxes
+from saccade.data.scenes.nlvr import IMAGE_ORDERS, SIZES_PX, json_rows, permute_groups, scene_from_boxes
 from saccade.data.scenes.render import render
 from saccade.data.scenes.rewording import reword
 from saccade.data.scenes.scene import Example, Scene
@@ -31,27 +31,22 @@ def normal_form(sentence: str) -> str:
 
 
 def is_held_out(sentence: str) -> bool:
-    """Whether a sentence is kept from training; a matter of its words alone, so no twin is left in
-    training."""
+    """Whether a sentence is kept from training. Its words alone decide, so no twin is left there."""
     return zlib.crc32(normal_form(sentence).encode()) % HELD_OUT == 0
 
 
 class Sentences:
-    """Random access to 2**31 - 1 examples: any sentence, true or false, one of its pictures, all alike
-    likely.
+    """Random access to 2**31 - 1 examples: any sentence, true or false, one of its pictures, all as likely.
 
     An example is a function of (file, options, seed, index). Of each, the order of the boxes and whatever
-    else
-    `symmetry.allowed` grants are drawn anew, the sentence is reworded, and the picture is drawn from the
-    scene.
+    else `symmetry.allowed` grants are drawn anew, the sentence is reworded, and the picture is drawn.
 
     Args:
         folder: holds train_scenes.jsonl.gz. The development split is never read.
         part: "train"; "held_out", one sentence in HELD_OUT, for validation; or "all".
         seed: any whole number from 0.
-        towers: share of examples about towers; None = as sentences have it. (Two thirds of the published
-            pictures
-            show towers.)
+        towers: share of examples about towers; None = as the sentences have it. Two thirds of the published
+            pictures show towers.
         symmetries: draw them; False leaves all but the order of the boxes as it is.
         rewording: see `reword`; 0 = never.
     Raises: SaccadeError: the file is missing or broken (names file and line); an unknown part.
@@ -77,8 +72,7 @@ class Sentences:
         self._read(Path(folder) / FILE)
 
     def _read(self, path: Path) -> None:
-        """Scenes as one table of numbers: thousands of times smaller than objects to hand to other
-        processes."""
+        """Scenes as one table of numbers: small to hand to other processes."""
         if not path.is_file():
             raise SaccadeError(f"{path}: no such file; point to the folder of the NLVR data")
         numbers, ends, known = array("B"), array("l", [0]), {}
@@ -104,6 +98,7 @@ class Sentences:
             ends.append(len(numbers) // 6)
         self._table = np.array(numbers, np.uint8).reshape(-1, 6)
         self._ends = np.array(ends, np.int32)
+        self._check(path)
         self._members = [tuple(np.array(side, np.int32) for side in pair) for pair in members]
         self._kinds, self._by_look = [], ([], [])
         for i, (text, pair) in enumerate(zip(self.texts, self._members, strict=True)):
@@ -112,6 +107,12 @@ class Sentences:
             self._by_look[towers].append(i)
         if not self.texts:
             raise SaccadeError(f"{path}: no sentence of part {self.part!r}")
+
+    def _check(self, path: Path) -> None:
+        _, shape, color, size, x, y = self._table.T.astype(int)
+        good = (shape < 3) & (color < 3) & np.isin(size, list(SIZES_PX)) & (np.maximum(x, y) + size <= 100)
+        if not good.all():
+            raise SaccadeError(f"{path}: no such object: {self._table[np.argmin(good), 1:].tolist()}")
 
     def _is_tower(self, k: int) -> bool:
         rows = self._table[self._ends[k] : self._ends[k + 1]]
