@@ -12,6 +12,7 @@ checkpoint.
 What each setting is for, and the ablations: docs/nlvr.md.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 import keras
@@ -29,7 +30,7 @@ from saccade.errors import SaccadeError
 from saccade.evaluation.answers import measure_answers
 from saccade.evaluation.batches import Item, Run
 from saccade.models.adapt import adapt
-from saccade.models.vlm_hrm import VLMHRM, preset
+from saccade.models.vlm_hrm import PRESETS, VLMHRM, preset
 from saccade.pipeline import BUNDLED, Pipeline, find_model
 from saccade.train.config import Part, TrainConfig
 from saccade.train.labels import Perceive, Refer
@@ -138,6 +139,7 @@ def make_model(config: Config, old: Processor, new: Processor) -> VLMHRM:
     backend.seed_everything(config.seed)
     architecture = preset(
         config.preset,
+        vision=replace(PRESETS[config.preset].vision, image_size=config.canvas),
         vocab_size=new.tokenizer.vocab_size,
         num_answers=len(new.config.answers),
         attributes=tuple(len(values) for values in ATTRIBUTES.values()),
