@@ -38,6 +38,7 @@ _WHERE = {
     "VLMHRM": "saccade.models.vlm_hrm",
     "VLMHRMConfig": "saccade.models.vlm_hrm",
     "evaluate": "saccade.evaluation",
+    "fine_tune": "saccade.fine_tune",
 }
 __all__ = sorted([*_WHERE, "__version__"])
 

@@ -20,8 +20,9 @@ ROWS = (
     ("decoding",),
     ("generate",),
     ("models", "heads", "hub"),
-    tuple(
-        "train reason solve puzzles evaluation pipeline chat clip few_shot captioning search export".split()
+    (
+        *"train reason solve puzzles evaluation pipeline chat clip few_shot captioning".split(),
+        *"search export fine_tune".split(),
     ),
     ("analyse", "serve", "cli", "recipes"),
 )

@@ -1,6 +1,7 @@
 """Words in: checked text and its tokens."""
 
 import difflib
+import json
 import os
 import re
 import unicodedata
@@ -100,6 +101,28 @@ class Tokenizer:
     @property
     def vocab_size(self) -> int:
         return self._bpe.get_vocab_size()
+
+    def extended(self, words: Iterable[str]) -> "Tokenizer":
+        """A tokenizer to which each of these words is one token, at the start of a text and after a space.
+
+        Every token keeps its id, and what was one token before stays one. New merges come after all others,
+        so only texts with such words (or with parts of them) are cut in fewer pieces than before.
+        """
+        grown = self
+        for word in words:
+            for form in (word, f" {word}"):
+                pieces = grown._bpe.encode(form, add_special_tokens=False).tokens
+                if len(pieces) < 2:
+                    continue
+                record = json.loads(grown._bpe.to_str())
+                vocabulary, merges = record["model"]["vocab"], record["model"]["merges"]
+                joined = pieces[0]
+                for piece in pieces[1:]:
+                    merges.append([joined, piece])
+                    joined += piece
+                    vocabulary.setdefault(joined, len(vocabulary))
+                grown = Tokenizer._from_json(json.dumps(record), "the extended tokenizer")
+        return grown
 
     def encode(self, text: str) -> list[int]:
         """Text -> ids, no specials added."""

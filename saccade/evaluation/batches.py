@@ -87,8 +87,13 @@ def _nlvr_item(row: Row) -> Item:
 
 
 def collate(processor: Processor, task: str, examples: Sequence[Example], text_length: int | None = None):
-    """One batch, on the canvas of the examples' style, of `text_length` or `common_length` tokens."""
-    canvas = choose_size(_ASPECT[examples[0].scene.style], processor.config.image_sizes)
+    """One batch, on the canvas of the examples' style, of `text_length` or `common_length` tokens.
+
+    Pictures without a scene go onto the canvas that fits the first of them.
+    """
+    first = examples[0]
+    shape = _ASPECT[first.scene.style] if first.scene is not None else first.image.shape[:2]
+    canvas = choose_size(shape, processor.config.image_sizes)
     length = text_length or common_length(processor, examples)
     return Collate(processor, task, text_length=length, image_size=canvas)(examples)
 

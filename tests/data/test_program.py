@@ -98,6 +98,8 @@ PANELS_BY_HAND = [
     ("touching(scene(),left)", (0,)),
     ("touching(scene(),bottom)", (1,)),
     ("touching(scene(),any)", (0, 1)),
+    (f"apart({YELLOW},any)", (2, 3, 4)),
+    (f"on({YELLOW},{YELLOW})", ()),  # the triangle ends at y = 50, the circle beside it starts at 60
     (f"relate(unique({BLACK}),right)", (1,)),  # its own panel only
     (f"count({YELLOW})", 4),
 ]
@@ -180,6 +182,20 @@ def test_trace_shows_panels_one_by_one():
     body, answer = trace(program, PANELS)[-2:]
     assert body == (program.args[0], (True, False, False))
     assert answer == (program, 1)
+
+
+def test_on_wants_the_next_object_below_in_the_same_panel():
+    def tower(group, *colors):
+        return [panel(group, color, "square", 40, y) for color, y in zip(colors, (80, 59, 38), strict=False)]
+
+    blocks = (*tower(0, "black", "yellow", "blue"), *tower(1, "yellow"), *tower(2, "blue", "black"))
+    scene = Scene(blocks, 400, 100, "gray", "nlvr", 3)
+    blue = "filter(scene(),color,blue)"
+    assert execute(parse(f"on({YELLOW},{BLACK})"), scene) == (1,)
+    assert execute(parse(f"on({blue},{BLACK})"), scene) == ()  # a yellow one between them
+    assert execute(parse(f"on({BLACK},{blue})"), scene) == (5,)
+    assert execute(parse(f"on({BLACK},{YELLOW})"), scene) == ()  # below is not on
+    assert execute(parse("on(scene(),scene())"), scene) == (1, 2, 5)
 
 
 def test_a_tie_for_a_place_is_ill_posed():

@@ -109,13 +109,15 @@ def test_a_program_deeper_than_any_question_shares_the_last_level():
 
 
 @pytest.mark.parametrize("op", GROUP_OPS)
-def test_programs_over_panels_mean_nothing_outside_them(op):
-    quantified = f"{op}(is({THE_CUBE},color,red))"
+def test_programs_over_panels_mean_in_each_what_their_body_means_there(op):
+    quantified = f"{op}(exist(filter(nth(scene(),right,1),color,red)))"
     if op == "count_groups":
         quantified = f"equal({quantified},number(1))"
-    for text in (quantified, f"and({quantified},is({THE_CUBE},color,red))"):
-        assert referents(example(parse(text))) == {}
-        assert told(example(parse(text))) == {}
+    halves = replace(
+        WORLD, objects=(CUBE, BLUE, replace(BALL, group=1), replace(STAR, group=1)), num_groups=2
+    )
+    assert program_referents(parse(quantified), halves) == {0: ALL, 2: {3}}  # not the blue ball of panel 0
+    assert told(example(parse(quantified))) == {}
 
 
 def test_what_the_scene_does_not_have_is_an_error():

@@ -12,6 +12,7 @@ from saccade.data.scenes.scene import Scene
 from saccade.errors import SaccadeError
 
 WALL_GAP_PX = 1  # an object this near to its panel's edge touches it
+STACK_GAP_PX = 1  # between an object and what it stands on: the blocks of a tower are so far apart
 AXES = {
     "left": (0, -1),
     "right": (0, 1),
@@ -146,6 +147,18 @@ class Run:
         found = self.value(base, scope)
         return tuple([i for i in found if wall in walls_touched(self.objects[i], self.scene)])
 
+    def apart(self, program: Call, scope: tuple[int, ...]):
+        """Those that do not touch the wall."""
+        base, wall = program.args
+        found = self.value(base, scope)
+        return tuple([i for i in found if wall not in walls_touched(self.objects[i], self.scene)])
+
+    def on(self, program: Call, scope: tuple[int, ...]):
+        """Those of the first set that stand directly on one of the second, in the same panel."""
+        upper, lower = (self.value(arg, scope) for arg in program.args)
+        objects = self.objects
+        return tuple([i for i in upper if any(_stands_on(objects[i], objects[j]) for j in lower)])
+
     def union(self, program: Call, scope: tuple[int, ...]):
         one, two = program.args
         return tuple(sorted({*self.value(one, scope), *self.value(two, scope)}))
@@ -189,6 +202,12 @@ class Run:
         return _QUANTIFY[program.op](values)
 
 
+def _stands_on(upper, lower) -> bool:
+    x0, _, x1, bottom = upper.box_px
+    a0, top, a1, _ = lower.box_px
+    return upper.group == lower.group and 0 <= top - bottom <= STACK_GAP_PX and x0 < a1 and a0 < x1
+
+
 # The side whose direction grows away from an end: the first from the left is the least in x.
 _FAR_SIDE = {"left": "right", "right": "left", "top": "below", "bottom": "above"}
 _QUANTIFY = {
@@ -205,6 +224,8 @@ _RULES = {
     "same": Run.same,
     "nth": Run.nth,
     "touching": Run.touching,
+    "apart": Run.apart,
+    "on": Run.on,
     "union": Run.union,
     "intersect": Run.intersect,
     "unique": Run.unique,

@@ -9,6 +9,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -22,7 +23,7 @@ TOWER_X_PX, TOWER_Y_PX, TOWER_SIZE_PX = 40, (80, 59, 38, 17), 20
 MAX_IN_PANEL = 8
 TOWER_SHARE = 2 / 3  # of the published images
 # Image k of an example, "dev-...-k.png", shows permute_groups(scene, IMAGE_ORDERS[k]).
-IMAGE_ORDERS = tuple(itertools.permutations(range(3)))
+IMAGE_ORDERS = tuple((a, b, c) for a, b, c in itertools.permutations(range(3)))
 _WALL_SHARE = 0.3  # of scattered objects that a wall is chosen for
 _COLOR_NAMES = {
     "Black": "black",
@@ -133,11 +134,13 @@ def read_train(folder: str | Path) -> Iterator[NlvrRecord]:
     path = Path(folder) / "train_scenes.jsonl.gz"
     if not path.is_file():
         raise SaccadeError(f"{path}: no such file; point to the folder of the NLVR data")
-    for where, row in _rows(path):
+    for where, row in json_rows(path):
         yield _record(where, row)
 
 
-def _rows(path):
+def json_rows(path: Path) -> Iterator[tuple[str, Any]]:
+    """(file and line, the row) of a compressed file of JSON lines. Raises: SaccadeError: it cannot be
+    read."""
     number = 0
     try:
         with gzip.open(path, "rt", encoding="utf-8") as lines:

@@ -35,6 +35,8 @@ SIGNATURES: dict[str, tuple[tuple[str, ...], str]] = {
     "same": (("object", "attribute"), "set"),
     "nth": (("set", "end", "number"), "set"),
     "touching": (("set", "wall"), "set"),
+    "apart": (("set", "wall"), "set"),
+    "on": (("set", "set"), "set"),
     "union": (("set", "set"), "set"),
     "intersect": (("set", "set"), "set"),
     "unique": (("set",), "object"),
@@ -66,7 +68,9 @@ LITERALS = {
     "end": ENDS,
     "wall": WALLS,
 }
-_HOPS = frozenset(("relate", "same", "nth", "union", "intersect", "same_attribute", "and", "or", *GROUP_OPS))
+_HOPS = frozenset(
+    ("relate", "same", "nth", "on", "union", "intersect", "same_attribute", "and", "or", *GROUP_OPS)
+)
 
 
 class ProgramError(SaccadeError):
@@ -172,8 +176,10 @@ def _parse(tokens: list[str], at: int, text: str):
 def depth(program: Call) -> int:
     """How many reasoning hops the program takes, 1 at least.
 
-    1 for looking something up by its attributes and answering (filter, exclude, touching, unique, then count,
-    exist, query, is), and 1 more for each relate, same, nth, union, intersect, same_attribute, and, or, panel
+    1 for looking something up by its attributes and answering (filter, exclude, touching, apart, unique,
+    then count,
+    exist, query, is), and 1 more for each relate, same, nth, on, union, intersect, same_attribute, and, or,
+    panel
     quantifier, and for each comparison of two computed numbers (comparing with a given number is free).
     """
     return 1 + _hops(program)

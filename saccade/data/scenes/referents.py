@@ -5,14 +5,15 @@ two programs (comparisons, and, or), those of the second are branch 1. A model t
 channel has followed the whole program; nobody has to say how.
 """
 
-from saccade.data.scenes.execute import execute, trace
+from saccade.data.scenes.execute import Run, execute
 from saccade.data.scenes.program import GROUP_OPS, Call, depth
 from saccade.data.scenes.questions import MAX_DEPTH
 from saccade.data.scenes.scene import Example, Scene
 
 BRANCHES = 2
 CHANNELS = MAX_DEPTH * BRANCHES
-_SAME_SET_SMALLER = frozenset(("filter", "exclude", "touching"))  # their argument is not a set of its own
+# Their argument is not a set of its own.
+_SAME_SET_SMALLER = frozenset(("filter", "exclude", "touching", "apart"))
 TWIN_EDITS = 2  # most objects in which a scene and its minimal-edit twin differ
 
 
@@ -20,7 +21,7 @@ def referents(example: Example) -> dict[int, set[int]]:
     """Channel -> indices of the objects meant, for each channel that the example has something to say about.
 
     A description (task `match`) has no program: its channel 0 holds the objects that are not as described,
-    where the picture is the described one or its twin. A program over panels means nothing outside them: {}.
+    where the picture is the described one or its twin. A program over panels means what it means in each.
     """
     if example.described is not None:
         odd = {i for i, item in enumerate(example.scene.objects) if item not in example.described.objects}
@@ -30,12 +31,30 @@ def referents(example: Example) -> dict[int, set[int]]:
 
 def program_referents(program: Call, scene: Scene) -> dict[int, set[int]]:
     """The same for a program. Raises: IllPosedError: it does not fit the scene."""
-    if _quantifies(program):
-        return {}
-    values = {id(call): value for call, value in trace(program, scene)}
+    everything = tuple(range(len(scene.objects)))
     found: dict[int, set[int]] = {}
-    _collect(program, values, None, False, found)
+    if not _quantifies(program):
+        _follow(program, scene, everything, found)
+    for body in _bodies(program):
+        for group in range(scene.num_groups):
+            panel = tuple(i for i in everything if scene.objects[i].group == group)
+            _follow(body, scene, panel, found)
     return found
+
+
+def _follow(program: Call, scene: Scene, scope: tuple[int, ...], found: dict) -> None:
+    steps: list[tuple[Call, object]] = []
+    Run(scene, steps).value(program, scope)
+    _collect(program, {id(call): value for call, value in steps}, None, False, found)
+
+
+def _bodies(program: Call):
+    """What is said of one panel, for each quantifier over panels."""
+    if program.op in GROUP_OPS:
+        yield program.args[0]
+        return
+    for part in program.programs:
+        yield from _bodies(part)
 
 
 def told(example: Example) -> dict[int, str]:
