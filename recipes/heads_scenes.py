@@ -234,11 +234,21 @@ def _captions(pipeline, examples):
     return {"tokens": np.stack([_sentence(pipeline.processor.tokenizer, e.target, length) for e in examples])}
 
 
-def _described(example: Example) -> tuple[np.ndarray, list[str]]:
-    """Every object of the scene: boxes xyxy in [0, 1], and what it is."""
+def _on_canvas(pipeline: Pipeline, example: Example, boxes) -> np.ndarray:
+    """Boxes float32 (K, 4), of the image, as boxes of the canvas that the model sees."""
+    placement = pipeline.processor.place(example.image)[1]
+    return np.stack([placement.to_canvas(box) for box in boxes]).astype(np.float32)
+
+
+def _boxes(pipeline, examples):
+    return {"box": np.concatenate([_on_canvas(pipeline, e, [e.box]) for e in examples])}
+
+
+def _described(pipeline: Pipeline, example: Example) -> tuple[np.ndarray, list[str]]:
+    """Every object of the scene: its box on the canvas, xyxy in [0, 1], and what it is."""
     scene = example.scene
     scale = np.array([scene.width_px, scene.height_px] * 2)
-    boxes = np.array([thing.box_px for thing in scene.objects]) / scale
+    boxes = _on_canvas(pipeline, example, np.array([thing.box_px for thing in scene.objects]) / scale)
     return boxes, [f"{o.size} {o.color} {o.material} {o.shape}" for o in scene.objects]
 
 
@@ -246,7 +256,7 @@ def _regions(pipeline, examples):
     encode = pipeline.processor.tokenizer.encode
     rows = []
     for example in examples:
-        boxes, captions = _described(example)
+        boxes, captions = _described(pipeline, example)
         rows.append(region_labels(boxes, [encode(c) for c in captions], MAX_REGIONS, REGION_LENGTH))
     return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
 
@@ -291,7 +301,7 @@ def _score_vqa(head, pipeline, examples, features):
 
 def _score_grounding(head, pipeline, examples, features):
     boxes = np.concatenate([head.decode(outputs)[0] for outputs in _outputs(head, features)])
-    truth = np.array([e.box for e in examples])
+    truth = _boxes(pipeline, examples)["box"]
     overlap = np.array([pairwise_iou(b[None], t[None])[0, 0] for b, t in zip(boxes, truth, strict=True)])
     return {"accuracy": float((overlap >= 0.5).mean()), "mean_iou": float(overlap.mean())}
 
@@ -323,7 +333,7 @@ def _score_dense(head, pipeline, examples, features):
             boxes = np.array([r["box"] for r in regions]).reshape(-1, 4)
             captions = [pipeline.processor.tokenizer.decode(r["caption"]) for r in regions]
             found.append(Described(boxes, captions, np.array([r["score"] for r in regions])))
-    result = dense_caption_map(found, [Described(*_described(e)) for e in examples])
+    result = dense_caption_map(found, [Described(*_described(pipeline, e)) for e in examples])
     return {"map": result["map"], "box_map": result["box_map"]}
 
 
@@ -345,7 +355,7 @@ TASKS = {
     "grounding": SceneTask(
         "ground",
         _grid,
-        lambda p, examples: {"box": np.array([e.box for e in examples], np.float32)},
+        _boxes,
         _score_grounding,
         asked="ground",
         reasoning=4,
