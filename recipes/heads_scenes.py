@@ -49,6 +49,7 @@ from saccade.train.trainer import Trainer
 MAX_TURNS = 5
 MAX_REGIONS = 10
 REGION_LENGTH = 8
+CAPTION_LENGTH = 40  # of tokens with <bos> and <eos>; the longest of 3,000 captions has 36
 CHUNK = 250  # examples that are encoded or scored at once
 
 
@@ -230,8 +231,8 @@ def _sentence(tokenizer, text: str, length: int) -> np.ndarray:
 
 
 def _captions(pipeline, examples):
-    length = pipeline.processor.config.target_length + 1
-    return {"tokens": np.stack([_sentence(pipeline.processor.tokenizer, e.target, length) for e in examples])}
+    tokenizer = pipeline.processor.tokenizer
+    return {"tokens": np.stack([_sentence(tokenizer, e.target, CAPTION_LENGTH) for e in examples])}
 
 
 def _on_canvas(pipeline: Pipeline, example: Example, boxes) -> np.ndarray:
@@ -366,7 +367,7 @@ TASKS = {
     "captioning": SceneTask(
         "caption",
         lambda config, p: {
-            **_writing(p, p.processor.config.target_length + 1),
+            **_writing(p, CAPTION_LENGTH),
             "decoder_depth": config.decoder_depth,
         },
         _captions,
