@@ -50,6 +50,7 @@ MAX_TURNS = 5
 MAX_REGIONS = 10
 REGION_LENGTH = 8
 CAPTION_LENGTH = 40  # of tokens with <bos> and <eos>; the longest of 3,000 captions has 36
+TRAIN_CANDIDATES = 10
 CHUNK = 250  # examples that are encoded or scored at once
 
 
@@ -262,16 +263,20 @@ def _regions(pipeline, examples):
     return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
 
 
-def _candidates(pipeline, examples):
-    """All answers there are, in an order of each example's own."""
+def _candidates(pipeline, examples, count: int = TRAIN_CANDIDATES):
+    """The right answer and others of those there are, `count` in all, in an order of each example's own."""
     answers = list(pipeline.processor.config.answers)
     tokens = np.stack([_sentence(pipeline.processor.tokenizer, answer, 4) for answer in answers])
     rng = np.random.default_rng(len(examples))
-    orders = np.stack([rng.permutation(len(answers)) for _ in examples])
     right = np.array([answers.index(e.answer) for e in examples])
+    place = rng.integers(count, size=len(examples))
+    chosen = []
+    for one, at in zip(right, place, strict=True):
+        others = rng.permutation(np.delete(np.arange(len(answers)), one))[: count - 1]
+        chosen.append(np.insert(others, at, one))
     return {
-        "candidates": tokens[orders],
-        "answer_index": (orders == right[:, None]).argmax(1).astype(np.int32),
+        "candidates": tokens[np.stack(chosen)],
+        "answer_index": place.astype(np.int32),
         "response": tokens[right],
     }
 
@@ -339,7 +344,7 @@ def _score_dense(head, pipeline, examples, features):
 
 
 def _score_dialogue(head, pipeline, examples, features):
-    labels = _candidates(pipeline, examples)
+    labels = _candidates(pipeline, examples, len(pipeline.processor.config.answers))
     ranked = {**features, **{name: labels[name] for name in ("candidates",)}}
     scores = np.concatenate([outputs["candidate_scores"] for outputs in _outputs(head, ranked)])
     return dialogue_scores(scores, labels["answer_index"])
