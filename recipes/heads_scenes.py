@@ -157,10 +157,10 @@ def encode(pipeline: Pipeline, task: SceneTask, examples: list[Example], steps: 
             x = ops.scan(body, model.initial_carry(x), length=steps)[1][-1]
         return ops.cast(x[:, layout.vision], "float16"), ops.cast(x[:, layout.text], "float16")
 
-    compiled, parts = backend.compiled(function, model), []
-    for start in range(0, len(examples), CHUNK):
-        chunk = examples[start : start + CHUNK]
-        padded = chunk + [chunk[-1]] * (CHUNK - len(chunk))
+    compiled, parts, size = backend.compiled(function, model), [], min(CHUNK, len(examples))
+    for start in range(0, len(examples), size):
+        chunk = examples[start : start + size]
+        padded = chunk + [chunk[-1]] * (size - len(chunk))
         batch = collate(padded)
         asked = [SimpleNamespace(context=None, text=e.text, turns=e.turns) for e in padded]
         text = flatten_history(asked, processor.tokenizer.encode, length - 1, MAX_TURNS)
