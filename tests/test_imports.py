@@ -13,13 +13,25 @@ HEAVY = ("keras", "jax", "torch", "tensorflow")
 
 # A module may import from its own row and from rows above it.
 ROWS = (
-    ("errors", "files"),
+    ("errors", "files", "progress"),
     ("data", "metrics", "config", "draw"),
     ("backend", "model", "layers", "losses"),
     ("fusion", "recursion"),
     ("models", "heads", "hub"),
     ("decoding",),
-    ("train", "generate", "reason", "solve", "puzzles", "evaluation", "pipeline", "chat", "search", "export"),
+    (
+        "train",
+        "generate",
+        "reason",
+        "solve",
+        "puzzles",
+        "evaluation",
+        "features",
+        "pipeline",
+        "chat",
+        "search",
+        "export",
+    ),
     ("analyse", "serve", "cli", "recipes"),
 )
 ROW_OF = {name: number for number, row in enumerate(ROWS) for name in row}
