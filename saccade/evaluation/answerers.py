@@ -1,7 +1,7 @@
 """What a model must offer to be measured on a published data set, and how Saccade's own offer it.
 
-An answerer is any object with the verbs that a rule needs. Each takes rows of a data set and the text that goes
-with each, and returns a dict for each: `prediction`, and what else is to be written down.
+An answerer is any object with the verbs that a rule needs. Each takes rows of a data set and the text that
+goes with each, and returns a dict for each: `prediction`, and what else is to be written down.
 
     answer(rows, texts)    a text: vqa, exact, yes_no, letter
     judge(rows, texts)     "true" or "false", or a text that says so: statement

@@ -206,7 +206,7 @@ def _check_parts(folder: Path, parts: list[Shard]) -> None:
     missing = sorted({*range(1, counts[0] + 1)} - {part.number for part in parts})
     if missing:
         raise SaccadeError(
-            f"{folder} has {len(parts)} of {counts[0]} shards, {missing[0]}/{counts[0]} is missing; run it first"
+            f"{folder} has {len(parts)} of {counts[0]} shards, {missing[0]}/{counts[0]} is missing; run it"
         )
 
 

@@ -1,7 +1,7 @@
 """The official rules: each reads prediction rows, as they are written, and nothing else.
 
-A row is a dict of plain values: `id`, `prediction`, and what the rule compares it with. Scores do not depend on
-the order in which rows were made: they are sorted by `index` before they come here.
+A row is a dict of plain values: `id`, `prediction`, and what the rule compares it with. Scores do not depend
+on the order in which rows were made: they are sorted by `index` before they come here.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -159,7 +159,7 @@ def truth_of(name: str, row: Row) -> dict:
             )
     if name == "vqa" and len(found["answers"]) < 2:
         raise SaccadeError(
-            f"{row.where} has {len(found['answers'])} answer, rule vqa needs several annotators; use rule exact"
+            f"{row.where} has {len(found['answers'])} answer, rule vqa needs several; use rule exact"
         )
     return found
 
@@ -169,7 +169,7 @@ def score_predictions(rule: str, predictions: Sequence, rows: Sequence[Row]) -> 
 
     Args:
         rule: of RULES. vqa, exact, yes_no, letter, caption, statement: texts.  grounding: a box xyxy in
-            [0, 1] of the picture, or None.  dialogue: a score for each candidate, -inf for what is no candidate.
+            [0, 1] of the picture, or None.  dialogue: a score for each candidate, -inf for what is none.
             dense_captions: for each picture a list of {"box": xyxy, "score": float, "caption": text}.
     Raises: SaccadeError: an unknown rule, numbers differ, nothing to score, a row without its truth.
     """

@@ -140,8 +140,7 @@ def score(settings: dict, rows: list[dict]) -> dict[str, Any]:
     else:
         rule = RULES["nlvr" if settings["data"] == "nlvr" else settings["task"]]
         measured = scenes.score(rows, settings)
-    scored = {**head, "num": len(rows), "rule": rule, **tail, **measured, "versions": settings["versions"]}
-    return scored
+    return {**head, "num": len(rows), "rule": rule, **tail, **measured, "versions": settings["versions"]}
 
 
 def choose_threshold(

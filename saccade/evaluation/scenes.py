@@ -1,4 +1,4 @@
-"""Jobs on examples whose truth is a program: the scene world, and NLVR as a VLM-HRM judges it step by step."""
+"""Jobs on examples whose truth is a program: the scene world, and NLVR as a VLM-HRM judges it in steps."""
 
 from pathlib import Path
 from typing import Any
