@@ -136,6 +136,8 @@ RULES: Mapping[str, Rule] = {
     "dense_captions": Rule(dense_captions, ("answers", "boxes"), "describe"),
     "retrieval": Rule(retrieval, (), "match"),
 }
+# What an answer may be where a rule knows only so many.
+_LABELS = {"yes_no": ("yes", "no"), "letter": ("A", "B", "C", "D"), "statement": ("true", "false")}
 _OPTIONAL = ("answer_type", "kind", "axis", "group", "relevance")
 
 
@@ -157,6 +159,9 @@ def truth_of(name: str, row: Row) -> dict:
             raise SaccadeError(
                 f"{row.where} has no {key}, which rule {name} needs; use a split that has them"
             )
+    if name in _LABELS and found["answers"][0] not in _LABELS[name]:
+        known = ", ".join(_LABELS[name])
+        raise SaccadeError(f"{row.where}: answer {found['answers'][0]!r}, rule {name} knows {known} only")
     if name == "vqa" and len(found["answers"]) < 2:
         raise SaccadeError(
             f"{row.where} has {len(found['answers'])} answer, rule vqa needs several; use rule exact"
