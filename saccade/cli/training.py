@@ -1,6 +1,7 @@
 """Commands that need time: train and evaluate."""
 
 from enum import StrEnum
+from typing import Any
 
 import typer
 
@@ -80,17 +81,25 @@ def evaluate(
     json: bool = JsonOption,
 ) -> None:
     """Measure a model on fresh examples or a published data set."""
-    from saccade import evaluation
-
     if (merge is None) == (model is None):
         raise SaccadeError("give MODEL, or --merge DIR without one")
     if merge is not None:
-        result = evaluation.merge(merge)
+        from saccade.evaluation import merge as score_folder
+
+        result = score_folder(merge)
     else:
+        from saccade.evaluation import evaluate as measure
+
         assert model is not None
         # What only published data and shards have is passed on where it is given.
-        more = {"shard": shard, "images": images, "rule": rule, "prompt": prompt, "max_tokens": max_tokens}
-        result = evaluation.evaluate(
+        more: dict[str, Any] = {
+            "shard": shard,
+            "images": images,
+            "rule": rule,
+            "prompt": prompt,
+            "max_tokens": max_tokens,
+        }
+        result = measure(
             load_pipeline(model),
             data=data,
             task=None if task is None else str(task),

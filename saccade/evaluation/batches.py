@@ -34,14 +34,14 @@ class Lazy(Sequence):
     """`count` items, each made when it is asked for: `make(index)`."""
 
     def __init__(self, make: Callable[[int], Any], count: int):
-        self.make, self.count = make, count
+        self.make, self.length = make, count
 
     def __len__(self) -> int:
-        return self.count
+        return self.length
 
     def __getitem__(self, index):
-        if not 0 <= index < self.count:
-            raise IndexError(f"item {index}: there are items 0 to {self.count - 1}")
+        if not 0 <= index < self.length:
+            raise IndexError(f"item {index}: there are items 0 to {self.length - 1}")
         return self.make(index)
 
 

@@ -12,7 +12,7 @@ import fcntl
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -246,7 +246,7 @@ def _length(path: Path, count: int) -> int:
 
 
 @contextmanager
-def _appended(path: Path) -> Iterator[Any]:
+def _appended(path: Path) -> Generator[Any]:
     """The file, open to be appended to by this process alone."""
     try:
         file = open(path, "ab")  # noqa: SIM115, closed below
