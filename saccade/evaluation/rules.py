@@ -42,11 +42,9 @@ def yes_no(rows: list[dict]) -> dict:
 
 def letter(rows: list[dict]) -> dict:
     """MMStar: the first letter A to D that stands alone is the right one; by category and axis."""
-    labels, kinds, axes = ([row[k][0] if k == "answers" else row[k] for row in rows] for k in _LETTER)
+    labels = [row["answers"][0] for row in rows]
+    kinds, axes = ([row[key] for row in rows] for key in ("kind", "axis"))
     return mmstar_scores(_texts(rows), labels, kinds, axes if all(axes) else None)
-
-
-_LETTER = ("answers", "kind", "axis")
 
 
 def caption(rows: list[dict]) -> dict:

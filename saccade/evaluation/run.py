@@ -4,6 +4,7 @@ import hashlib
 import math
 import platform
 import time
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,6 @@ from saccade.errors import SaccadeError
 from saccade.evaluation import published, scenes
 from saccade.evaluation.answers import predict_answers, steps_of
 from saccade.evaluation.record import (
-    Job,
     Shard,
     collect,
     merge_rows,
@@ -92,21 +92,20 @@ def evaluate(
         settings["weights"] = fingerprint(pipeline)
     if data == "scenes" or (data == "nlvr" and hasattr(pipeline, "reasoner") and rule is None):
         _only_published(data, images=images, rule=rule, prompt=prompt, max_tokens=max_tokens)
+        halting = (batch_size, threshold, progress)
         if data == "scenes":
-            task, origin = task or "vqa", {"split": split or "test", "seed": seed, **options}
-            run = scenes.scene_run(
-                pipeline, task, num, seed, split or "test", batch_size, threshold, progress, options
-            )
+            task, split = task or "vqa", split or "test"
+            run = scenes.scene_run(pipeline, task, num, seed, split, *halting, options)
+            settings |= {"task": task, "split": split, "seed": seed, **options}
         else:
-            task, origin = "statement", {"split": "dev", "orders": orders}
-            run = scenes.nlvr_run(pipeline, folder, num, orders, batch_size, threshold, progress)
-        job = scenes.job_of(run, task, rerank, {**settings, "task": task, **origin})
+            task = "statement"
+            run = scenes.nlvr_run(pipeline, folder, num, orders, *halting)
+            settings |= {"task": task, "split": "dev", "orders": orders}
+        job = scenes.job_of(run, task, rerank, settings)
     else:
-        job = published.published_job(
-            pipeline, data, folder, split, images, num, batch_size, rule, prompt, max_tokens, threshold,
-            settings,
-        )  # fmt: skip
-    job = Job({**job.settings, "versions": environment(pipeline.model)}, job.total, job.size, job.predict)
+        how = (rule, prompt, max_tokens, threshold, settings)
+        job = published.published_job(pipeline, data, folder, split, images, num, batch_size, *how)
+    job = replace(job, settings={**job.settings, "versions": environment(pipeline.model)})
     rows = collect(job, part, out, lambda steps, count: track(steps, count, "evaluating", progress))
     if part.count > 1:
         return {"shard": shard, "num": len(rows), "of": job.total, "out": str(out)}
