@@ -87,7 +87,7 @@ def evaluate(
     if shard is not None and out is None:
         raise SaccadeError(f"shard {shard} needs out, the folder where the parts meet; give out")
     started = time.perf_counter()
-    settings = {**({"model": name} if name else {}), "data": data}
+    settings: dict[str, Any] = {**({"model": name} if name else {}), "data": data}
     if out is not None:
         settings["weights"] = fingerprint(pipeline)
     if data == "scenes" or (data == "nlvr" and hasattr(pipeline, "reasoner") and rule is None):
