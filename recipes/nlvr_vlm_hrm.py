@@ -176,7 +176,7 @@ def make_evaluate(config: Config, processor: Processor):
     def evaluate(model) -> dict[str, float]:
         pipeline = pipelines.setdefault("", Pipeline(model, processor))
         run = Run(pipeline, "statement", items, len(items), 240, model.config.halt_threshold)
-        scores, _ = measure_answers(run)
+        scores = measure_answers(run)
         wanted = ("accuracy", "consistency", "mean_steps", "accuracy_all_steps")
         return {name: scores[name] for name in wanted}
 

@@ -212,10 +212,9 @@ def _evaluation(pipeline: Pipeline, task: str, validation) -> Callable[[Any], di
     examples = _Examples(validation, task)
 
     def measure(model) -> dict[str, float]:
-        items = (Item(str(i), examples[i]) for i in range(len(examples)))
-        scores, _ = measure_answers(
-            Run(pipeline, task, items, len(examples), 250, model.config.halt_threshold)
-        )
+        items = [Item(str(i), examples[i]) for i in range(len(examples))]
+        run = Run(pipeline, task, items, len(examples), 250, model.config.halt_threshold)
+        scores = measure_answers(run)
         return {name: scores[name] for name in ("accuracy", "mean_steps", "accuracy_all_steps")}
 
     return measure

@@ -13,7 +13,7 @@ HEAVY = ("keras", "jax", "torch", "tensorflow")
 
 # A module may import from its own row and from rows above it.
 ROWS = (
-    ("errors", "files"),
+    ("errors", "files", "progress"),
     ("data", "metrics", "config", "draw"),
     ("backend", "model", "layers", "losses"),
     ("fusion", "recursion"),
@@ -21,7 +21,7 @@ ROWS = (
     ("generate",),
     ("models", "heads", "hub"),
     (
-        *"train reason solve puzzles evaluation pipeline chat clip few_shot captioning".split(),
+        *"train reason solve puzzles evaluation features pipeline chat clip few_shot captioning".split(),
         *"search export fine_tune".split(),
     ),
     ("analyse", "serve", "cli", "recipes"),

@@ -1,12 +1,11 @@
 """Tasks with an answer at every step: questions, statements, matching, grounding."""
 
-from collections import defaultdict
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from saccade.evaluation.batches import Item, Run
+from saccade.evaluation.record import short
 from saccade.metrics.reasoning import (
     at_step,
     by_group,
@@ -21,28 +20,45 @@ from saccade.metrics.region import MIN_IOU, iou
 THRESHOLDS = (-3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0)
 
 
-def trace_all(run: Run) -> tuple[list[Item], dict[str, np.ndarray]]:
-    """Every step of every item.
+def predict_answers(run: Run, number: int) -> list[dict]:
+    """A row for each item of a batch, from one pass in which nothing halts.
 
-    Returns: the items, without pixels; arrays (K, N): q_halt, confidence,
-        correct, choice (an index; a box (K, N, 4) for `ground`), truth (without K), and iou for `ground`.
+    Halting is applied afterwards, on the host: a row's answer is that of the step at which it would have
+    stopped, which is the same computation, so every threshold is measured in one pass. A row keeps of every
+    step: `halting`, its logit; `right`, 0 or 1; for `ground` also `iou`.
     """
-    parts, items = defaultdict(list), []
-    for chunk, batch in run.batches():
-        trace = run.pipeline.reasoner.trace(batch, run.task)
-        judged = _judge_box(trace, batch) if run.task == "ground" else _judge_choice(trace, batch)
-        judged["q_halt"] = np.asarray(trace["q_halt"], np.float32)
-        for name, values in judged.items():
-            rows = values[: len(chunk)] if name == "truth" else values[:, : len(chunk)]
-            parts[name].append(rows)
-        items += [_light(item) for item in chunk]
-    joined = {name: np.concatenate(a, axis=0 if name == "truth" else 1) for name, a in parts.items()}
-    return items, joined
+    chunk, batch = run.batch(number)
+    trace = run.pipeline.reasoner.trace(batch, run.task)
+    judged = _judge_box(trace, batch) if run.task == "ground" else _judge_choice(trace, batch)
+    q_halt = np.asarray(trace["q_halt"], np.float32)
+    steps = halting_steps(q_halt, run.threshold)
+    return [_row(run, item, i, int(steps[i]), q_halt, judged) for i, item in enumerate(chunk)]
 
 
-def _light(item: Item) -> Item:
-    """The item without pixels: thousands of them are kept."""
-    return replace(item, example=replace(item.example, image=None))
+def measure_answers(run: Run) -> dict:
+    """The scores of a whole run, without files: what a training run looks at as it goes."""
+    rows = [row for number in run.track(range(run.count), run.count) for row in predict_answers(run, number)]
+    limits = {"threshold": run.threshold, "max_steps": run.pipeline.model.config.halt_max_steps}
+    return score_answers(rows, limits)
+
+
+def _row(run: Run, item: Item, i: int, steps: int, q_halt, judged: dict) -> dict:
+    at = steps - 1
+    return {
+        "id": item.id,
+        "text": item.example.text,
+        "truth": _word(run, judged["truth"][i]),
+        "prediction": _word(run, judged["choice"][at, i]),
+        "correct": bool(judged["correct"][at, i]),
+        "steps": steps,
+        "confidence": short(judged["confidence"][at, i]),
+        "depth": int(item.example.depth),
+        "kind": item.example.kind,
+        **({"group": item.group} if item.group else {}),
+        "halting": short(q_halt[:, i]),
+        "right": judged["correct"][:, i].astype(int).tolist(),
+        **({"iou": judged["iou"][:, i].tolist()} if "iou" in judged else {}),
+    }
 
 
 def _judge_choice(trace, batch):
@@ -68,62 +84,44 @@ def _judge_box(trace, batch):
     }
 
 
-def measure_answers(run: Run) -> tuple[dict, list[dict]]:
-    """Scores and predictions of one task, from one pass in which nothing halts.
-
-    Halting is applied afterwards, on the host: a row's answer is that of the step at which it would have
-    stopped, which is the same computation, so every threshold is measured in one pass.
-    """
-    items, traced = trace_all(run)
-    steps = halting_steps(traced["q_halt"], run.threshold)
-    scores = halting_scores(items, traced, steps)
-    if run.task == "ground":
-        scores["mean_iou"] = float(at_step(traced["iou"], steps).mean())
-        scores["mean_iou_all_steps"] = float(traced["iou"][-1].mean())
-    if items[0].group:
-        right = at_step(traced["correct"], steps)
-        groups = [item.group for item in items]
-        scores["consistency"] = consistency(groups, right)
-        scores["consistency_all_steps"] = consistency(groups, traced["correct"][-1])
-        scores["sentences"] = len(set(groups))
-    return scores, _predictions(run, items, traced, steps)
+def steps_of(rows: list[dict]) -> dict[str, np.ndarray]:
+    """What the rows keep of every step: `q_halt` float32 (K, N), `correct` bool (K, N), `depth` int (N,)."""
+    return {
+        "q_halt": np.array([row["halting"] for row in rows], np.float32).T,
+        "correct": np.array([row["right"] for row in rows], bool).T,
+        "depth": np.array([row["depth"] for row in rows], int),
+    }
 
 
-def halting_scores(items: list[Item], traced: dict, steps: np.ndarray) -> dict:
-    """What halting costs and saves; `items` give depth and kind, `traced` is as from `trace_all`."""
+def score_answers(rows: list[dict], settings: dict) -> dict:
+    """What halting costs and saves, from predictions alone. Args: settings: has `threshold`."""
+    traced = steps_of(rows)
+    q_halt, depth = traced["q_halt"], traced["depth"]
+    steps = halting_steps(q_halt, settings["threshold"])
     correct, last = at_step(traced["correct"], steps), traced["correct"][-1]
-    confidence = at_step(traced["confidence"], steps)
-    depth = np.array([item.example.depth for item in items])
+    confidence = np.array([row["confidence"] for row in rows], np.float32)
     values = {"accuracy": correct, "mean_steps": steps, "accuracy_all_steps": last}
     scores: dict[str, Any] = {name: float(np.mean(array)) for name, array in values.items()}
     scores |= {
-        "max_steps": len(traced["q_halt"]),
+        "max_steps": len(q_halt),
         "spearman_steps_depth": spearman(steps, depth),
         "calibration_error": calibration_error(confidence, correct),
         "accuracy_by_step": [float(row.mean()) for row in traced["correct"]],
     }
     if depth.any():  # real data has no programs
         scores["by_depth"] = by_group(depth, **values)
-        scores["by_kind"] = by_group([item.example.kind for item in items], **values)
-    scores["thresholds"] = [halting_row(traced["q_halt"], traced["correct"], depth, t) for t in THRESHOLDS]
+        scores["by_kind"] = by_group([row["kind"] for row in rows], **values)
+    scores["thresholds"] = [halting_row(q_halt, traced["correct"], depth, t) for t in THRESHOLDS]
+    if "iou" in rows[0]:
+        overlap = np.array([row["iou"] for row in rows], np.float64).T
+        scores["mean_iou"] = float(at_step(overlap, steps).mean())
+        scores["mean_iou_all_steps"] = float(overlap[-1].mean())
+    if "group" in rows[0]:
+        groups = [row["group"] for row in rows]
+        scores["consistency"] = consistency(groups, correct)
+        scores["consistency_all_steps"] = consistency(groups, last)
+        scores["sentences"] = len(set(groups))
     return scores
-
-
-def _predictions(run, items, traced, steps):
-    choices = traced["choice"][steps - 1, np.arange(len(items))]
-    confidence = at_step(traced["confidence"], steps)
-    return [
-        {
-            "id": item.id,
-            "text": item.example.text,
-            "truth": _word(run, traced["truth"][i]),
-            "prediction": _word(run, choices[i]),
-            "correct": bool(traced["correct"][steps[i] - 1, i]),
-            "steps": int(steps[i]),
-            "confidence": round(float(confidence[i]), 4),
-        }
-        for i, item in enumerate(items)
-    ]
 
 
 def _word(run, value):

@@ -1,14 +1,11 @@
 """Examples to measure on, in batches of one shape, so that one program compiles."""
 
-import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
-from rich.progress import track
 
 from saccade.data.batching import Collate, prompt
 from saccade.data.image import choose_size
@@ -16,6 +13,7 @@ from saccade.data.processor import Processor
 from saccade.data.readers import Row, open_rows
 from saccade.data.scenes.scene import Example
 from saccade.data.scenes.tasks import Source
+from saccade.progress import track
 
 # Texts are padded to this, or to the processor's limit where one is longer: two shapes at most.
 TEXT_LENGTH = 64
@@ -32,53 +30,76 @@ class Item:
     group: str = ""
 
 
+class Lazy(Sequence):
+    """`count` items, each made when it is asked for: `make(index)`."""
+
+    def __init__(self, make: Callable[[int], Any], count: int):
+        self.make, self.length = make, count
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index):
+        if not 0 <= index < self.length:
+            raise IndexError(f"item {index}: there are items 0 to {self.length - 1}")
+        return self.make(index)
+
+
 @dataclass
 class Run:
     """What every measure needs.
 
     pipeline: has `processor`, `model` and `reasoner`, or `write` (captioners).  task: the reasoner's.
-    items: `total` of them, read once.  batch_size: rows of every batch.  threshold: halting logit, None = no
-    steps.  progress: a bar on a terminal's stderr.
+    items: `total` of them.  batch_size: rows of every batch.  threshold: halting logit, None = no steps.
+    progress: a bar on a terminal's stderr.
     """
 
     pipeline: Any
     task: str
-    items: Iterable[Item]
+    items: Sequence[Item]
     total: int
     batch_size: int
     threshold: float | None
     progress: bool = False
     label: str = field(default="evaluating")
 
+    @property
+    def size(self) -> int:
+        return min(self.batch_size, self.total)
+
+    @property
+    def count(self) -> int:
+        """How many batches there are."""
+        return -(-self.total // self.size)
+
+    def batch(self, number: int, task: str | None = None) -> tuple[list[Item], dict[str, np.ndarray]]:
+        """(items, arrays) of batch `number`. The last batch repeats its last item to keep its shape."""
+        chunk = [self.items[i] for i in range(number * self.size, min((number + 1) * self.size, self.total))]
+        padded = [item.example for item in chunk] + [chunk[-1].example] * (self.size - len(chunk))
+        return chunk, collate(self.pipeline.processor, task or self.task, padded)
+
     def batches(self, task: str | None = None) -> Iterator[tuple[list[Item], dict[str, np.ndarray]]]:
-        """(items, batch) until all are done. The last batch repeats its last item to keep its shape."""
-        size = min(self.batch_size, self.total)
-        items = iter(self.items)
-        chunks = iter(lambda: list(itertools.islice(items, size)), [])
-        for chunk in self.track(chunks, -(-self.total // size)):
-            padded = [item.example for item in chunk] + [chunk[-1].example] * (size - len(chunk))
-            yield chunk, collate(self.pipeline.processor, task or self.task, padded)
+        """`batch` of every number."""
+        for number in self.track(range(self.count), self.count):
+            yield self.batch(number, task)
 
     def track(self, steps: Iterable, total: int) -> Iterable:
         """The same steps, with a bar if there is a terminal to show it."""
-        console = Console(stderr=True)
-        hidden = not (self.progress and console.is_terminal)
-        return track(steps, self.label, total, console=console, transient=True, disable=hidden)
+        return track(steps, total, self.label, self.progress)
 
 
-def scene_items(source: Source, num: int) -> Iterator[Item]:
+def scene_items(source: Source, num: int) -> Sequence[Item]:
     """The first `num` examples of a source, drawn as they are needed."""
-    for index in range(num):
-        yield Item(f"{source.split}-{source.seed}-{index}", source[index])
+    return Lazy(lambda index: Item(f"{source.split}-{source.seed}-{index}", source[index]), num)
 
 
-def nlvr_items(folder: str | Path, num: int | None, orders: int) -> tuple[Iterator[Item], int]:
+def nlvr_items(folder: str | Path, num: int | None, orders: int) -> tuple[Sequence[Item], int]:
     """(pictures of the NLVR development split, how many): `orders` of each example's six, up to `num`."""
     rows = open_rows("nlvr", folder)
     # A row without id is broken: it counts, and says so when it is read.
     places = [at for at, id in enumerate(rows.ids) if id is None or int(id.rpartition("-")[2]) < orders]
     places = places[:num]
-    return (_nlvr_item(rows[at]) for at in places), len(places)
+    return Lazy(lambda index: _nlvr_item(rows[places[index]]), len(places)), len(places)
 
 
 def _nlvr_item(row: Row) -> Item:

@@ -25,10 +25,13 @@ def check_gallery(num: int) -> None:
         )
 
 
-def measure_retrieval(run: Run, rerank: int) -> tuple[dict, list[dict]]:
-    """Scores both ways and the prediction for each text. `run.items` are total / 2 examples with twins."""
-    items = _items(run)
-    gallery = {}
+def predict_retrieval(run: Run, rerank: int) -> list[dict]:
+    """A row for each text and the image of the same place, the whole gallery at once.
+
+    `run.items` are total / 2 examples with twins. A row keeps the ranks that its text and its image have both
+    ways, whether the right one came before its twin, and what fusing its image's candidates took.
+    """
+    items, gallery = _items(run), {}
     if hasattr(run.pipeline, "reasoner"):
         gallery = _gallery(run, items)
         vectors = _embed(run, gallery)
@@ -41,20 +44,30 @@ def measure_retrieval(run: Run, rerank: int) -> tuple[dict, list[dict]]:
     similarity = vectors["images"] @ vectors["texts"].T  # [image, text]
     twins = np.arange(len(items)) ^ 1
     ways = {"text_to_image": similarity.T, "image_to_text": similarity}
-    scores: dict = {way: {"dual": _scores(cosine, None, twins)} for way, cosine in ways.items()}
+    found: dict = {way: {"dual": _ranks(cosine, None, twins)} for way, cosine in ways.items()}
     if not rerank:
-        return _headline(scores, "dual"), _predictions(items, ways["text_to_image"], None, None)
+        return _predictions(items, found, ways["text_to_image"], None, None)
     wanted = {way: _mask(top_candidates(cosine, rerank), len(items)) for way, cosine in ways.items()}
     odds, confidence, steps = _fuse(run, gallery, wanted["image_to_text"] | wanted["text_to_image"].T)
     fused = {"text_to_image": odds.T, "image_to_text": odds}
     for way, cosine in ways.items():
         fused[way] = np.where(wanted[way], fused[way], -np.inf)
-        scores[way]["reranked"] = _scores(fused[way], cosine, twins)
-    scores["pairs_fused"] = int((steps > 0).sum())
-    scores["mean_steps"] = float(steps[steps > 0].mean())
-    told = confidence.T, steps.T
-    rows = _predictions(items, ways["text_to_image"], fused["text_to_image"], told)
-    return _headline(scores, "reranked"), rows
+        found[way]["reranked"] = _ranks(fused[way], cosine, twins)
+    rows = _predictions(items, found, ways["text_to_image"], fused["text_to_image"], (confidence.T, steps.T))
+    for row, taken in zip(rows, steps, strict=True):
+        row |= {"pairs_fused": int((taken > 0).sum()), "steps_fused": int(taken.sum())}
+    return rows
+
+
+def score_retrieval(rows: list[dict], settings: dict) -> dict:
+    """From predictions alone: R@1 of the better informed ranking, both ways, before the details."""
+    ways = ("text_to_image", "image_to_text")
+    kinds = tuple(rows[0]["ranks"][ways[0]])
+    scores: dict = {way: {kind: _scores(rows, way, kind) for kind in kinds} for way in ways}
+    if "pairs_fused" in rows[0]:
+        scores["pairs_fused"] = sum(row["pairs_fused"] for row in rows)
+        scores["mean_steps"] = sum(row["steps_fused"] for row in rows) / scores["pairs_fused"]
+    return {"r@1": float(np.mean([scores[way][kinds[-1]]["r@1"] for way in ways])), **scores}
 
 
 def _items(run: Run) -> list[Item]:
@@ -127,38 +140,44 @@ def _mask(columns: np.ndarray, size: int) -> np.ndarray:
     return mask
 
 
-def _scores(scores: np.ndarray, tie_break, twins: np.ndarray) -> dict:
-    """Rank scores, and how often the right one comes before its twin."""
+def _ranks(scores: np.ndarray, tie_break, twins: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The ranks of the right ones, from 1, and whether they come before their twins."""
     each = np.arange(len(scores))
     own, twin = scores[each, each], scores[each, twins]
     before = own > twin
     if tie_break is not None:
         before |= (own == twin) & (tie_break[each, each] > tie_break[each, twins])
-    return {**rank_scores(true_ranks(scores, tie_break)), "before_twin": float(before.mean())}
+    return true_ranks(scores, tie_break), before
 
 
-def _headline(scores: dict, kind: str) -> dict:
-    """R@1 of the better informed ranking, both ways, before the details."""
-    ways = ("text_to_image", "image_to_text")
-    return {"r@1": float(np.mean([scores[way][kind]["r@1"] for way in ways])), **scores}
+def _scores(rows: list[dict], way: str, kind: str) -> dict:
+    ranks = np.array([row["ranks"][way][kind] for row in rows])
+    before = [row["before_twin"][way][kind] for row in rows]
+    return {**rank_scores(ranks), "before_twin": float(np.mean(before))}
 
 
-def _predictions(items, cosine, fused, told) -> list[dict]:
+def _predictions(items, found, cosine, fused, told) -> list[dict]:
     """For each text, the image that came first."""
     first = cosine if fused is None else fused
-    ranks = true_ranks(first, None if fused is None else cosine)
+    kind = "dual" if fused is None else "reranked"
     rows = []
     for i, item in enumerate(items):
         best = int(np.lexsort((-cosine[i], -first[i]))[0])
+        ranks, before = (
+            {way: {name: part[at][i].item() for name, part in kinds.items()} for way, kinds in found.items()}
+            for at in (0, 1)
+        )
         rows.append(
             {
                 "id": item.id,
                 "text": item.example.text,
                 "truth": item.id,
                 "prediction": items[best].id,
-                "rank": int(ranks[i]),
+                "rank": ranks["text_to_image"][kind],
                 "steps": int(told[1][i, best]) if told else None,
                 "confidence": round(float(told[0][i, best] if told else cosine[i, best]), 4),
+                "ranks": ranks,
+                "before_twin": before,
             }
         )
     return rows

@@ -1,50 +1,47 @@
 """The entry: what is measured on what, by which rule, and how it is written down."""
 
-import json
+import hashlib
 import math
 import platform
 import time
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import keras
+import numpy as np
+
 import saccade
 from saccade import backend
-from saccade.data.scenes.tasks import Source
+from saccade.data.readers import READERS
 from saccade.errors import SaccadeError
-from saccade.evaluation.answers import measure_answers, trace_all
-from saccade.evaluation.batches import Run, nlvr_items, scene_items
-from saccade.evaluation.retrieve import check_gallery, measure_retrieval
-from saccade.evaluation.texts import measure_captions, measure_rationales
-from saccade.files import write_text
+from saccade.evaluation import published, scenes
+from saccade.evaluation.answers import predict_answers, steps_of
+from saccade.evaluation.record import (
+    Shard,
+    collect,
+    merge_rows,
+    write_merged,
+    write_scores,
+)
+from saccade.evaluation.rules import rule_of
+from saccade.evaluation.scenes import RULES, TASKS
 from saccade.metrics.reasoning import halting_row
+from saccade.progress import track
 
-DATA = ("scenes", "nlvr")
-RULES = {
-    "vqa": "share of questions whose most probable answer, of the closed set, is the right one",
-    "statement": "share of statements judged rightly as true or false",
-    "panels": "share of statements about three NLVR-style panels judged rightly as true or false",
-    "match": "share of (image, description) pairs judged rightly; half are wrong, 70 % of them as twins",
-    "ground": "share of boxes with IoU >= 0.5, both boxes on the model's canvas",
-    "caption": "share of captions that the grammar's reader understands and whose every stated fact is true",
-    "rationale": "share of rationales that end with the right answer",
-    "retrieve": "R@1 among N images in twin pairs, mean of both directions; ties count against the model",
-    "nlvr": "share of pictures judged rightly; consistency: share of sentences right on all their pictures",
-}
-TASKS = tuple(name for name in RULES if name != "nlvr")
-_NUM = {"retrieve": 1000}
-_REASONER_TASK = {"panels": "statement", "rationale": "vqa", "retrieve": "match"}
-_MOST = 1e6
+DATA = ("scenes", *READERS)
 _CHOICES = tuple(step / 4 for step in range(-24, 49))
+_UNTOLD = ("max_steps", "weights", "num", "batch_size")  # of settings: not repeated in scores
 
 
 def evaluate(
     pipeline,
     data: str = "scenes",
-    task: str = "vqa",
+    task: str | None = None,
     num: int | None = None,
     seed: int = 99,
-    split: str = "test",
+    split: str | None = None,
     batch_size: int = 250,
     threshold: float | None = None,
     rerank: int = 32,
@@ -53,57 +50,98 @@ def evaluate(
     progress: bool = True,
     out: str | Path | None = None,
     name: str | None = None,
+    shard: str | None = None,
+    images: str | Path | None = None,
+    rule: str | None = None,
+    prompt: str | None = None,
+    max_tokens: int | None = None,
     **options,
 ) -> dict[str, Any]:
-    """Measure a pipeline on fresh examples; see docs/evaluation.md for the rules.
+    """Measure a model; see docs/evaluation.md for the rules.
 
     Args:
-        pipeline: from `saccade.load`.
-        data: "scenes", drawn anew; or "nlvr", the published development split in `folder`.
-        task: one of TASKS. "panels" are statements about NLVR-style scenes. nlvr has "statement" alone.
-        num: how many examples; None = 5,000, for `retrieve` 1,000 images, for nlvr all.
-        seed, split, **options: of the scene source; see `saccade.data.scenes.Source`.
-        batch_size: rows that reason at once.
-        threshold: halting logit to exceed; None = the model's, and for a captioner, which has none.
+        pipeline: from `saccade.load`; for published data also an answerer, see evaluation.answerers.
+        data: "scenes", drawn anew; or a data set of `saccade.data.readers`, in `folder`.
+        task: of scenes, one of TASKS, None = vqa. "panels" are statements about NLVR-style scenes. Published
+            data has its own.
+        num: how many examples; None = all, of scenes 5,000, for `retrieve` 1,000 images.
+        split: None = the usual one, of scenes "test".
+        seed, **options: of the scene source; see `saccade.data.scenes.Source`.
+        batch_size: rows at once.
+        threshold: halting logit to exceed; None = the model's, if it reasons in steps.
         rerank: candidates of the dual encoder that the fused model reorders; 0 = none.
-        orders: of nlvr: how many of the six permutations of each example's panels, in the published order.
+        orders: of nlvr judged in steps: how many of the six permutations of each example's panels.
         progress: a bar on standard error, if that is a terminal.
-        out: a folder for scores.json and predictions.jsonl, each written whole or not at all.
+        out: a folder for run.json, predictions.jsonl and scores.json. Predictions are on disk after every
+            batch: the same call continues a run that was cut off, and gives the same scores.
         name: what scores.json calls the model.
-    Returns: the scores, plain values that JSON can hold, with data, split, seed, rule, decoding and versions.
-    Raises: SaccadeError: an unknown name, a missing folder, an odd gallery.
+        shard: "2/4": that part alone, with `out`; `merge(out)` scores all parts together.
+        images: of published data: the folder of the pictures, None = `folder`.
+        rule, prompt, max_tokens: of published data: instead of the harness's.
+    Returns: the scores, plain values that JSON can hold, with data, rule, decoding and versions; of a shard
+        its number and how many rows it has.
+    Raises: SaccadeError: an unknown name, a missing folder, an odd gallery, a folder with another run.
     """
-    _check(data, task, num, batch_size, rerank, orders, folder)
-    if not hasattr(pipeline, "reasoner"):
-        _check_other(pipeline, data, task, threshold)
+    _check(data, task, num, batch_size, rerank, orders, options)
+    part, out = Shard.parse(shard), None if out is None else Path(out)
+    if shard is not None and out is None:
+        raise SaccadeError(f"shard {shard} needs out, the folder where the parts meet; give out")
     started = time.perf_counter()
-    run = _plan(pipeline, data, task, num, seed, split, batch_size, threshold, folder, orders, options)
-    run.progress = progress
-    if task == "retrieve":
-        measured, predictions = measure_retrieval(run, rerank)
-    elif task == "caption":
-        measured, predictions = measure_captions(run)
-    elif task == "rationale":
-        measured, predictions = measure_rationales(run)
-    else:
-        measured, predictions = measure_answers(run)
-    origin = (
-        {"split": split, "seed": seed, **options} if data == "scenes" else {"split": "dev", "orders": orders}
-    )
-    count = len(predictions)
-    scores = {
-        **({"model": name} if name else {}),
-        **{"data": data, "task": task, **origin, "num": count},
-        "rule": RULES["nlvr" if data == "nlvr" else task],
-        "decoding": _decoding(run, task, rerank),
-        "threshold": run.threshold,
-        **measured,
-        "seconds": round(time.perf_counter() - started, 2),
-        "versions": environment(pipeline.model),
-    }
+    settings: dict[str, Any] = {**({"model": name} if name else {}), "data": data}
     if out is not None:
-        _write(Path(out), scores, predictions)
+        settings["weights"] = fingerprint(pipeline)
+    if data == "scenes" or (data == "nlvr" and hasattr(pipeline, "reasoner") and rule is None):
+        _only_published(data, images=images, rule=rule, prompt=prompt, max_tokens=max_tokens)
+        halting = (batch_size, threshold, progress)
+        if data == "scenes":
+            task, split = task or "vqa", split or "test"
+            if not hasattr(pipeline, "reasoner"):
+                _check_other(pipeline, task, threshold)
+            run = scenes.scene_run(pipeline, task, num, seed, split, *halting, options)
+            settings |= {"task": task, "split": split, "seed": seed, **options}
+        else:
+            task = "statement"
+            run = scenes.nlvr_run(pipeline, folder, num, orders, *halting)
+            settings |= {"task": task, "split": "dev", "orders": orders}
+        job = scenes.job_of(run, task, rerank, settings)
+    else:
+        how = (rule, prompt, max_tokens, threshold, settings)
+        job = published.published_job(pipeline, data, folder, split, images, num, batch_size, *how)
+    job = replace(job, settings={**job.settings, "versions": environment(pipeline.model)})
+    rows = collect(job, part, out, lambda steps, count: track(steps, count, "evaluating", progress))
+    if part.count > 1:
+        return {"shard": shard, "num": len(rows), "of": job.total, "out": str(out)}
+    scores = score(job.settings, rows)
+    if out is not None:
+        write_scores(out, scores)
+        return scores
+    return {**scores, "seconds": round(time.perf_counter() - started, 2)}
+
+
+def merge(folder: str | Path) -> dict[str, Any]:
+    """Score a folder of shards, or of one run, from what is in it: no model, no data.
+
+    Writes predictions.jsonl, run.json and scores.json as a run without shards does, to the byte.
+    Returns: the scores.
+    Raises: SaccadeError: shards or rows are missing, or belong to runs with different settings.
+    """
+    settings, rows = merge_rows(Path(folder))
+    scores = score(settings, rows)
+    write_merged(Path(folder), settings, rows)
+    write_scores(Path(folder), scores)
     return scores
+
+
+def score(settings: dict, rows: list[dict]) -> dict[str, Any]:
+    """What scores.json says, from the settings of a run and all its rows in order."""
+    head = {key: value for key, value in settings.items() if key not in _UNTOLD and key != "versions"}
+    tail = {key: head.pop(key) for key in ("decoding", "threshold") if key in head}
+    if "harness" in settings:
+        rule, measured = rule_of(settings["harness"]).text, published.score(rows, settings)
+    else:
+        rule = RULES["nlvr" if settings["data"] == "nlvr" else settings["task"]]
+        measured = scenes.score(rows, settings)
+    return {**head, "num": len(rows), "rule": rule, **tail, **measured, "versions": settings["versions"]}
 
 
 def choose_threshold(
@@ -126,15 +164,15 @@ def choose_threshold(
     """
     traced = {}
     for task in tasks:
-        _check("scenes", task, num, batch_size, 0, 1, None)
+        _check("scenes", task, num, batch_size, 0, 1, {})
         if task in ("caption", "rationale", "retrieve"):
             raise SaccadeError(
                 f"task {task!r} has no answer at every step; choose by vqa, statement, ground, match"
             )
-        run = _plan(pipeline, "scenes", task, num, seed, split, batch_size, None, None, 1, {})
-        run.progress = progress
-        items, arrays = trace_all(run)
-        traced[task] = arrays["q_halt"], arrays["correct"], [item.example.depth for item in items]
+        run = scenes.scene_run(pipeline, task, num, seed, split, batch_size, None, progress, {})
+        numbers = run.track(range(run.count), run.count)
+        arrays = steps_of([row for number in numbers for row in predict_answers(run, number)])
+        traced[task] = arrays["q_halt"], arrays["correct"], arrays["depth"]
     # More steps with every threshold: the first that is good enough takes the fewest. Above the highest logit
     # nothing halts early, so the last one always is.
     ceiling = float(math.ceil(max(float(q_halt.max()) for q_halt, *_ in traced.values())))
@@ -162,67 +200,53 @@ def environment(model) -> dict[str, str]:
     }
 
 
-def _check(data, task, num, batch_size, rerank, orders, folder):
-    for what, value, valid in (("data", data, DATA), ("task", task, TASKS)):
+def fingerprint(pipeline) -> str:
+    """A short hash of the weights, and of the halting rule, cycles and whatever else the model's JSON has.
+
+    "" for a model that is no Keras model: its settings are then all that tells runs apart.
+    """
+    if not isinstance(pipeline.model, keras.Model):
+        return ""
+    digest = hashlib.blake2b(digest_size=8)
+    digest.update(repr(getattr(pipeline.model, "config", "")).encode())
+    for variable in pipeline.model.variables:
+        digest.update(f"{variable.shape}{variable.dtype}".encode())
+        value = np.ascontiguousarray(keras.ops.convert_to_numpy(variable.value))
+        digest.update(value.view(np.uint8) if value.ndim else value.tobytes())
+    return digest.hexdigest()
+
+
+def _check(data, task, num, batch_size, rerank, orders, options):
+    for what, value, valid in (("data", data, DATA), ("task", task or "vqa", TASKS)):
         if value not in valid:
             raise SaccadeError(f"unknown {what} {value!r}: use one of {', '.join(valid)}")
     for what, value, least in (("num", num, 1), ("batch_size", batch_size, 1), ("rerank", rerank, 0)):
         if value is not None and value < least:
             raise SaccadeError(f"{what} is {value}: use {least} or more")
-    if data == "nlvr" and task != "statement":
+    if data == "nlvr" and task not in (None, "statement"):
         raise SaccadeError(f"task {task!r}: nlvr has statements only; use task statement")
-    if data == "nlvr" and folder is None:
-        raise SaccadeError("nlvr needs the folder that holds dev.jsonl and dev_images.zip: give folder")
+    if data not in ("scenes", "nlvr") and task is not None:
+        raise SaccadeError(f"task {task!r} is of scenes, {data} has its own rule; leave task out")
+    if data != "scenes" and options:
+        raise SaccadeError(f"{next(iter(options))} is an option of scenes, not of {data}; leave it out")
     if not 1 <= orders <= 6:
         raise SaccadeError(f"orders is {orders}: an nlvr example has 1 to 6 permutations")
 
 
-def _check_other(pipeline, data, task, threshold):
-    """What can be asked of a model that does not reason in steps."""
+def _check_other(pipeline, task: str, threshold: float | None) -> None:
+    """What of scenes can be asked of a model that does not reason in steps."""
     known = {"write": "caption", "retrieve": "retrieve"}
     own = next((task for verb, task in known.items() if hasattr(pipeline, verb)), None)
     if own is None:
         kind = type(pipeline).__name__
-        raise SaccadeError(f"a {kind} cannot be measured; give a VLM-HRM, a captioner or a CLIP")
-    if (data, task) != ("scenes", own):
-        raise SaccadeError(f"this model cannot be measured by {data}, task {task}; use scenes, task {own}")
+        raise SaccadeError(f"a {kind} cannot be measured on scenes; give a VLM-HRM, a captioner or a CLIP")
+    if task != own:
+        raise SaccadeError(f"this model cannot be measured by scenes, task {task}; use scenes, task {own}")
     if threshold is not None:
         raise SaccadeError(f"threshold is {threshold}, but this model reasons in no steps; leave it out")
 
 
-def _plan(pipeline, data, task, num, seed, split, batch_size, threshold, folder, orders, options) -> Run:
-    if hasattr(pipeline, "reasoner"):
-        threshold = float(pipeline.model.config.halt_threshold if threshold is None else threshold)
-        threshold = min(max(threshold, -_MOST), _MOST)  # JSON has no infinity
-    if data == "nlvr":
-        items, count = nlvr_items(folder, num, orders)
-        return Run(pipeline, "statement", items, count, batch_size, threshold)
-    num = num or _NUM.get(task, 5000)
-    style = {"style": "nlvr"} if task == "panels" else {}
-    source = Source("statement" if task == "panels" else task, split=split, seed=seed, **style, **options)
-    if task == "retrieve":
-        check_gallery(num)
-    items = scene_items(source, num // 2 if task == "retrieve" else num)
-    return Run(pipeline, _REASONER_TASK.get(task, task), items, num, batch_size, threshold)
-
-
-def _decoding(run: Run, task: str, rerank: int) -> str:
-    if run.threshold is None:
-        return "greedy" if task == "caption" else "by the dual encoder"
-    limit = run.pipeline.model.config.halt_max_steps
-    halting = f"halts where the logit exceeds {run.threshold:g}, at most {limit} steps"
-    if task in ("caption", "rationale"):
-        return f"greedy; {halting}"
-    return f"top {rerank} reranked; {halting}" if task == "retrieve" and rerank else halting
-
-
-def _write(folder: Path, scores: dict, predictions: list[dict]) -> None:
-    lines = [json.dumps(row, ensure_ascii=False, default=_number) + "\n" for row in predictions]
-    write_text(folder / "predictions.jsonl", "".join(lines))
-    # The scores come last: where they are, the predictions are.
-    write_text(folder / "scores.json", json.dumps(scores, indent=1, default=_number) + "\n")
-
-
-def _number(value):
-    """A NumPy scalar as Python's own."""
-    return value.item()
+def _only_published(data: str, **given) -> None:
+    for what, value in given.items():
+        if value is not None:
+            raise SaccadeError(f"{what} is for published data, not for {data}; leave it out")
