@@ -146,7 +146,8 @@ def test_retrieval_scores():
         [scores[way]["dual"]["r@1"] for way in ("text_to_image", "image_to_text")]
     )
     assert scores["num"] == 8
-    assert "threshold" not in scores
+    assert scores["threshold"] is None  # it reasons in no steps
+    assert scores["decoding"] == "by the dual encoder"
     with pytest.raises(SaccadeError, match="cannot be measured by scenes, task vqa"):
         evaluate(pipeline, task="vqa", num=4)
 

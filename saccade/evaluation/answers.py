@@ -38,8 +38,7 @@ def predict_answers(run: Run, number: int) -> list[dict]:
 def measure_answers(run: Run) -> dict:
     """The scores of a whole run, without files: what a training run looks at as it goes."""
     rows = [row for number in run.track(range(run.count), run.count) for row in predict_answers(run, number)]
-    limits = {"threshold": run.threshold, "max_steps": run.pipeline.model.config.halt_max_steps}
-    return score_answers(rows, limits)
+    return score_answers(rows, {"threshold": run.threshold})
 
 
 def _row(run: Run, item: Item, i: int, steps: int, q_halt, judged: dict) -> dict:

@@ -351,7 +351,7 @@ def test_a_nano_vlm_answers(tmp_path):
 
 def test_the_command(tmp_path, monkeypatch):
     folder = write_rows(tmp_path / "rows")
-    monkeypatch.setattr("saccade.cli.training.load_pipeline", lambda name: Script())
+    monkeypatch.setattr("saccade.cli.training.load_pipeline", lambda name, *verbs: Script())
 
     def call(*words):
         return CliRunner().invoke(app, [str(word) for word in words])
