@@ -4,6 +4,7 @@ import io
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -78,9 +79,9 @@ def draw_steps(image: np.ndarray, panels: Sequence[Panel], title: str) -> Image.
     tile_height, tile_width = tile.shape[:2]
     columns = min(_MAX_COLUMNS, len(tiles))
     rows = -(-len(tiles) // columns)
-    font, bold = _font(15), _font(19)
+    font, bold = load_font(15), load_font(19)
     width = columns * (tile_width + _MARGIN) + _MARGIN
-    lines = _wrap(title, bold, width - 2 * _MARGIN)
+    lines = wrap(title, bold, width - 2 * _MARGIN)
     head, foot = _MARGIN + 26 * len(lines) + 8, 52
     sheet = Image.new("RGB", (width, head + rows * (tile_height + foot) + 4), PAPER)
     pen = ImageDraw.Draw(sheet)
@@ -103,7 +104,7 @@ def _caption(pen, corner, width: int, name: str, text: str, confidence: float, f
     percent = f"{confidence:.0%}"
     start = x + pen.textlength(name + "  ", font=font)
     end = x + width - pen.textlength(percent, font=font)
-    pen.text((start, y), _shortened(text, font, end - start - 8), INK, font=font)
+    pen.text((start, y), shortened(text, font, end - start - 8), INK, font=font)
     pen.text((end, y), percent, INK, font=font)
     bar = y + 24
     pen.rounded_rectangle((x, bar, x + width - 1, bar + 5), 2, fill=RULE)
@@ -126,8 +127,8 @@ def draw_box(image: np.ndarray, box_px: Sequence[float], label: str) -> Image.Im
     pen.rectangle((x0 - 3, y0 - 3, max(x0, x1) + 3, max(y0, y1) + 3), outline=PAPER, width=1)
     pen.rectangle((x0 - 2, y0 - 2, max(x0, x1) + 2, max(y0, y1) + 2), outline=ACCENT, width=2)
     pen.rectangle((x0, y0, max(x0, x1), max(y0, y1)), outline=PAPER, width=1)
-    font = _font(14)
-    label = _shortened(label, font, width - 12)
+    font = load_font(14)
+    label = shortened(label, font, width - 12)
     length = pen.textlength(label, font=font)
     left = max(0.0, min(x0 - 3, width - length - 10))
     top = y0 - 24 if y0 >= 24 else min(y1 + 4, height - 21)
@@ -176,11 +177,14 @@ def _resized(image: np.ndarray) -> np.ndarray:
     )
 
 
-def _font(size: int):
+@cache
+def load_font(size: int):
+    """The font that comes with Pillow."""
     return ImageFont.load_default(size)
 
 
-def _wrap(text: str, font, width: float) -> list[str]:
+def wrap(text: str, font, width: float) -> list[str]:
+    """The text in up to three lines of at most `width` pixels."""
     lines = [""]
     for word in text.split():
         candidate = f"{lines[-1]} {word}".strip()
@@ -189,10 +193,11 @@ def _wrap(text: str, font, width: float) -> list[str]:
         else:
             lines.append(word)
     lines = lines if len(lines) <= 3 else [*lines[:2], lines[2] + " ..."]
-    return [_shortened(line, font, width) for line in lines]
+    return [shortened(line, font, width) for line in lines]
 
 
-def _shortened(text: str, font, width: float) -> str:
+def shortened(text: str, font, width: float) -> str:
+    """The text, cut and ended by three dots where it is wider than `width` pixels."""
     if font.getlength(text) <= width:
         return text
     while text and font.getlength(text + "...") > width:

@@ -20,7 +20,7 @@ ROWS = (
     ("models", "heads", "hub"),
     ("decoding",),
     ("train", "generate", "reason", "solve", "puzzles", "evaluation", "pipeline", "chat", "search", "export"),
-    ("analyse", "serve", "cli", "recipes"),
+    ("analysis", "serve", "cli", "recipes"),
 )
 ROW_OF = {name: number for number, row in enumerate(ROWS) for name in row}
 FILES = sorted(PACKAGE.rglob("*.py"))

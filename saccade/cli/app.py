@@ -8,7 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 import saccade
-from saccade.cli import look, scenes, solve, training
+from saccade.cli import analyse, look, scenes, solve, training
 from saccade.cli.output import print_error, tell_warnings, wants_json
 from saccade.errors import SaccadeError
 
@@ -68,6 +68,7 @@ look.register(app)
 scenes.register(app)
 training.register(app)
 solve.register(app)
+analyse.register(app)
 
 
 def main() -> None:
