@@ -1,4 +1,4 @@
-"""A look into a model that reasons in steps, as one report: `write(analyse(saccade.load()), "report.html")`."""
+"""A look into a model that reasons in steps: `write(analyse(saccade.load()), "report.html")`."""
 
 from saccade.analysis.record import Report
 from saccade.analysis.run import FORMATS, analyse, figures, write

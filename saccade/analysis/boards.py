@@ -23,7 +23,7 @@ _EMPTIEST, _FULLEST = 0.28, 0.5  # givens of the puzzles that are made, as share
 
 
 def make_puzzles(kind: str, cells: int, num: int, seed: int) -> np.ndarray:
-    """`num` puzzles, int8 (num, cells), a function of the seed; Sudokus from hard, as few givens as go, to easy."""
+    """`num` puzzles, int8 (num, cells), a function of the seed; Sudokus with few givens and with many."""
     rng = np.random.default_rng(np.random.SeedSequence((seed, cells)))
     if kind == "maze":
         return maze.generate_many(rng, num, round(cells**0.5))[0]
@@ -142,7 +142,7 @@ def _board(kind: str, puzzle: np.ndarray, found: dict, card: Card, why: str, cor
     cells = found["cells"]
     own = cells[: card.steps]
     truths = sudoku.solutions(puzzle, 1) if kind == "sudoku" else [maze.label(puzzle[None])[0]]
-    # A puzzle of a file may have no solution, and a solved maze another shortest path: nothing is wrong with those.
+    # A puzzle of a file may have no solution, and a solved maze another path: nothing is wrong there.
     truth = own[-1] if correct or not truths else truths[0]
     square = (side, side)
     return Board(

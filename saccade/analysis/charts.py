@@ -2,14 +2,13 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 
-from saccade.analysis.marks import WIDTH, Dot, Figure, Line, Rect, text_width
+from saccade.analysis.marks import WIDTH, Dot, Figure, Line, Rect, shift, text_width
 from saccade.analysis.record import Bin, Breakdown, Confusion, Part
 
-LEFT, RIGHT, TOP, BOTTOM = 40, 12, 30, 34  # of the frame of a chart with axes
+LEFT, RIGHT, TOP, BOTTOM = 48, 20, 30, 34  # of the frame of a chart with axes
 _HEIGHT = 230
 
 
@@ -23,7 +22,7 @@ class Axes:
         self.figure, (self.x0, self.x1, self.y0, self.y1) = figure, limits
         figure.height = height
         self.bottom = height - BOTTOM
-        figure.text(LEFT - 28, TOP - 12, names[1], 12, fill="faint")
+        figure.text(4, TOP - 12, names[1], 12, fill="faint")
         figure.text(WIDTH - RIGHT, height - 4, names[0], 12, "end", "faint")
 
     def x(self, value: float) -> float:
@@ -84,24 +83,17 @@ def halting_chart(part: Part) -> Figure:
     axes.line(moving, "right")
     x, y = axes.x(part.operating["mean_steps"]), axes.y(part.operating["accuracy"])
     figure.add(Dot(x, y, 7, "paper"), Dot(x, y, 5.5, "right"))
-    text = f"{100 * part.operating['accuracy']:.1f}% in {part.operating['mean_steps']:.2f} steps"
-    room = text_width(text, 12)
-    left = min(max(x + 10, LEFT + 4), WIDTH - RIGHT - room)
-    # Below the curve, which rises to the left of the point; above where there is no room below.
-    figure.text(left, y + 22 if y + 26 < axes.bottom else y - 12, text, 12, bold=True)
-    shift_down(figure, 18)
-    legend(figure, 12, (("right", "model halts"), ("wrong", "all rows stop at one step")))
+    shift_down(figure, 38)
+    legend(figure, 12, (("right", "model halts"), ("wrong", "all rows stop at one step")), 4)
+    figure.add(Dot(9, 27, 5.5, "right"))
+    in_use = f"{100 * part.operating['accuracy']:.1f}% in {part.operating['mean_steps']:.2f} steps"
+    figure.text(18, 31, f"threshold in use: {in_use}", 12, bold=True)
     return figure
 
 
 def shift_down(figure: Figure, by: float) -> None:
     """Make room above what is drawn."""
-    for index, mark in enumerate(figure.marks):
-        if isinstance(mark, Line):
-            moved = {"points": tuple((x, y + by) for x, y in mark.points)}
-        else:
-            moved = {"y": mark.y + by}
-        figure.marks[index] = replace(mark, **moved)
+    figure.marks = shift(figure.marks, 0, by)
     figure.height += by
 
 
@@ -110,7 +102,7 @@ def steps_chart(part: Part) -> Figure:
     wrong, right = part.histogram
     total = wrong + right
     most = len(total)
-    ys = nice_ticks(0, max(1, int(total.max())), 4)
+    ys = nice_ticks(0, 1.12 * max(1, int(total.max())), 4)
     figure = Figure("steps", f"{part.task}: examples by the step at which they halted")
     axes = Axes(figure, (0.5, most + 0.5, 0, ys[-1]), ("step of halting", "examples"))
     step = max(1, round(most / 12))
@@ -126,12 +118,12 @@ def steps_chart(part: Part) -> Figure:
         if total[i] and most <= 16:
             figure.text(axes.x(i + 1), top - 4, int(total[i]), 11, "middle")
     shift_down(figure, 14)
-    legend(figure, 12, (("right", f"right ({right.sum()})"), ("wrong", f"wrong ({wrong.sum()})")))
+    legend(figure, 12, (("right", f"right ({right.sum()})"), ("wrong", f"wrong ({wrong.sum()})")), 4)
     return figure
 
 
 def effort_chart(part: Part) -> Figure:
-    """Steps against difficulty: each row is a level, shaded by the share of its examples that halted there."""
+    """Steps against difficulty: a row is a level, shaded by the share of its examples that halted there."""
     rows, most = part.effort.shape
     rho = part.operating["spearman"]
     said = "not defined" if rho is None else f"{rho:+.2f}"
@@ -139,8 +131,8 @@ def effort_chart(part: Part) -> Figure:
     wide_label = 12 + max(text_width(label, 12) for label in part.levels)
     left = min(max(wide_label, 34), 120)
     cell, high, top = (WIDTH - left - 8) / most, 26, 40
-    figure.text(left, 14, f"Spearman {said}", 12, bold=True)
-    figure.text(left - 6, 32, part.difficulty, 11, "end", "faint", room=left - 4)
+    figure.text(0, 12, f"Spearman {said}", 12, bold=True)
+    figure.text(WIDTH - 8, 12, f"rows: {part.difficulty}", 11, "end", "faint")
     for step in range(1, most + 1):
         if most <= 12 or step % 2:
             figure.text(left + (step - 0.5) * cell, 32, step, 11, "middle", "faint")
@@ -220,10 +212,10 @@ def confusion_chart(found: Sequence[Confusion], task: str) -> Figure:
     """The pairs that were confused most, as bars."""
     figure = Figure("confusions", f"{task}: answers confused most often")
     label, most = 168, max(pair.count for pair in found)
-    figure.text(label, 12, "right answer → given", 11, "end", "faint")
+    figure.text(label, 12, "right answer, said", 11, "end", "faint")
     for row, pair in enumerate(found):
         y = 20 + row * 24
-        figure.text(label, y + 14, f"{pair.truth} → {pair.answer}", 12, "end", room=label)
+        figure.text(label, y + 14, f"{pair.truth}, said {pair.answer}", 12, "end", room=label)
         wide = (WIDTH - label - 44) * pair.count / most
         figure.add(Rect(label + 8, y + 3, wide, 14, "wrong", radius=2))
         figure.text(label + 14 + wide, y + 14, pair.count, 12)
@@ -262,8 +254,8 @@ def charts(part: Part) -> list[Figure]:
 
 
 def settle_colors(count: int) -> list[str]:
-    """Colors of steps 1 to `count`, dark to light as in viridis: their order is seen without color too."""
-    anchors = np.array([(68, 1, 84), (59, 82, 139), (33, 145, 140), (94, 201, 98), (253, 231, 37)], float)
+    """Colors of steps 1 to `count`, light to dark (viridis reversed): the order is seen without color too."""
+    anchors = np.array([(253, 231, 37), (94, 201, 98), (33, 145, 140), (59, 82, 139), (68, 1, 84)], float)
     places = np.linspace(0, len(anchors) - 1, max(count, 2))[:count]
     channels = [np.interp(places, np.arange(len(anchors)), channel) for channel in anchors.T]
     return [f"#{r:02x}{g:02x}{b:02x}" for r, g, b in np.round(np.stack(channels, 1)).astype(int)]

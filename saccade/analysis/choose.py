@@ -13,7 +13,7 @@ CardOf = Callable[[int], Card]
 
 
 def corners(correct: np.ndarray, steps: np.ndarray, kinds: Sequence[str]) -> list[tuple[int, str]]:
-    """(row, why) of rows that were right or wrong, after few steps or many; of different kinds where it can be."""
+    """(row, why) of rows that were right or wrong, after few steps or many; of varied kinds."""
     taken: list[tuple[int, str]] = []
     for right in (True, False):
         rows = np.flatnonzero(correct == right)

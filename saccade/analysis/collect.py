@@ -21,16 +21,16 @@ from saccade.metrics.reasoning import at_step, consistency, halting_steps
 from saccade.pipeline import crop_attention
 
 TASKS = ("vqa", "statement", "panels", "match", "ground")
-_TOP = 3  # answers that a path shows
+_TOP, _SEEN = 3, 0.005  # answers that a path shows: at most so many, each with more at some step
 _WORDS = buckets((8, 11, 14, 17), " words")
 # The first that a sentence speaks of is its kind; after the phenomena of Suhr et al. 2017, table 2.
 _SENTENCES = (
     ("tower", r"\btowers?\b|\bblocks?\b"),
-    ("edge", r"\btouch|\bedges?\b|\bwalls?\b|\bcorners?\b|\bbase\b"),
-    ("place", r"\babove\b|\bbelow\b|\bunder\b|\bover\b|\bleft\b|\bright\b|\bbetween\b|\bnear|\bclose|\bnext\b|\bon top\b"),
-    ("universal", r"\beach\b|\bevery\b|\ball\b|\bboth\b|\bno\b|\bnot\b|\bnone\b|\bonly\b"),
-    ("count", r"\bexactly\b|\bat ?least\b|\bat ?most\b|\bmore\b|\bless\b|\d|\b(two|three|four|five|six|seven|eight)\b"),
-)  # fmt: skip
+    ("edge", r"\btouch|\b(edges?|walls?|corners?|base)\b"),
+    ("place", r"\b(above|below|under|over|left|right|between|near|nearly|close|closely|next|on top)\b"),
+    ("universal", r"\b(each|every|all|both|no|not|none|only)\b"),
+    ("count", r"\d|\b(exactly|at ?least|at ?most|more|less|two|three|four|five|six|seven|eight)\b"),
+)
 
 
 class _Remember:
@@ -58,7 +58,7 @@ def kind_of_sentence(text: str) -> str:
 
 
 def disagreement(folder) -> dict[str, float]:
-    """Example -> share of NLVR's raters (`evals`) who judge otherwise than its label; of those that have any."""
+    """Example -> share of NLVR's raters (`evals`) who judge otherwise than its label, where it has any."""
     found = {}
     for _, entry in json_lines(find(FilePath(folder), "dev.jsonl")):
         votes = entry.get("evals") if isinstance(entry, dict) else None
@@ -118,6 +118,7 @@ class _Findings:
         kinds = [kind_of_sentence(text) for text in texts] if nlvr else [i.example.kind for i in self.items]
         words = [len(text.split()) for text in texts]
         difficulty = np.array(words if nlvr else [item.example.depth for item in self.items])
+        most = len(self.traced["q_halt"])
         scores = halting_scores(self.items, self.traced, self.steps)
         if self.boxes:
             scores["mean_iou"] = float(at_step(self.traced["iou"], self.steps).mean())
@@ -133,7 +134,7 @@ class _Findings:
         return Part(
             task=task,
             rule=RULES["nlvr" if nlvr else task],
-            decoding=f"halts where the logit exceeds {self.run.threshold:g}, at most {len(self.traced['q_halt'])} steps",
+            decoding=f"halts where the logit exceeds {self.run.threshold:g}, at most {most} steps",
             scores=scores,
             difficulty="words" if nlvr else "program depth",
             breakdowns=breakdowns,
@@ -170,7 +171,7 @@ class _Findings:
         votes = disagreement(folder)
         rated = [votes.get(item.id.rpartition("-")[0]) for item in self.items]
         if any(share is None for share in rated):
-            note = "This copy of the data has no raters' votes (evals): nothing is said about their disagreement."
+            note = "This copy of the data has no votes of raters (evals): their disagreement is not shown."
             return (by_length, by_kind), (note,)
         shares = [f"{share:.0%} of raters disagree" for share in rated]
         by_raters = split("raters", "By human disagreement", shares, lambda label: int(label.split("%")[0]))
@@ -212,8 +213,9 @@ class _Findings:
             answers = tuple(f"IoU {value:.2f}" for value in paths[0].values[:step])
         else:
             shares = self.remember.joined("probabilities", num)[:, row]
-            best = np.argsort(-shares.max(axis=0), kind="stable")[: min(_TOP, shares.shape[1])]
-            paths = tuple(Path(self._word(int(answer)), shares[:, answer]) for answer in best)
+            most = shares.max(axis=0)
+            best = [int(answer) for answer in np.argsort(-most, kind="stable")[:_TOP] if most[answer] > _SEEN]
+            paths = tuple(Path(self._word(answer), shares[:, answer]) for answer in best)
             answers = tuple(self._word(int(answer)) for answer in shares[:step].argmax(axis=1))
         return Case(
             card=card,

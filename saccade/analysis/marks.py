@@ -1,23 +1,24 @@
 """A figure is a list of marks; it becomes SVG text or pixels. One list, so both show the same.
 
-Figures are drawn for the width of a phone (`WIDTH` units) and scale from there. Colors are roles: SVG gives each
-role a class, which the style sheet fills for light, dark and paper.
+Figures are drawn for the width of a phone (`WIDTH` units) and scale from there. Colors are roles: SVG gives
+each role a class, which the style sheet fills for light, dark and paper.
 """
 
 import base64
 import html
 import io
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from PIL import Image, ImageDraw
 
-from saccade.draw import load_font, shortened
+from saccade.draw import load_font, shortened, wrap
 from saccade.errors import printable
 
 WIDTH = 360
-# Role -> (light, dark). Every text role has a contrast of at least 4.5 on `paper`, `right` and `wrong` differ for
-# every kind of color vision, and are never told apart by color alone.
+# Role -> (light, dark). Text has a contrast of at least 4.5 on `paper`; `right` and `wrong` differ for
+# every kind of color vision, and words say which is which.
 ROLES = {
     "paper": ("#ffffff", "#15171c"),
     "ink": ("#1c1e26", "#eceef2"),
@@ -31,6 +32,7 @@ ROLES = {
 }
 _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif"
 _OVERSAMPLING = 2
+_MARGIN = 14
 # Fonts of browsers run wider than Pillow's: what is measured with one leaves room for the other.
 _WIDER = 1.12
 
@@ -89,7 +91,7 @@ Mark = Rect | Line | Dot | Text | Picture
 
 @dataclass
 class Figure:
-    """name: of its file.  title: above it, and what a screen reader says.  height: grows as marks are added."""
+    """name: of its file.  title: above it, and what a screen reader says.  marks: later ones on top."""
 
     name: str
     title: str
@@ -106,6 +108,27 @@ class Figure:
         if room is not None:
             text = shortened(text, load_font(round(size)), room / _WIDER)
         self.add(Text(x, y, text, size, anchor, fill, bold))
+
+
+def shift(marks: Iterable[Mark], right: float, down: float) -> list[Mark]:
+    """The same marks elsewhere."""
+    return [
+        replace(mark, points=tuple((x + right, y + down) for x, y in mark.points))
+        if isinstance(mark, Line)
+        else replace(mark, x=mark.x + right, y=mark.y + down)
+        for mark in marks
+    ]
+
+
+def framed(figure: Figure, name: str, heading: bool = True) -> Figure:
+    """The figure for a file of its own: with a margin, and with its title where `heading` says so."""
+    lines = wrap(figure.title, load_font(14), WIDTH / _WIDER) if heading else []
+    top = _MARGIN + 19 * len(lines) + (8 if lines else 0)
+    whole = Figure(name, figure.title, figure.height + top + _MARGIN, figure.width + 2 * _MARGIN)
+    for number, line in enumerate(lines, 1):
+        whole.text(_MARGIN, _MARGIN + 19 * number - 5, line, 14, bold=True)
+    whole.add(*shift(figure.marks, _MARGIN, top))
+    return whole
 
 
 def text_width(text: str, size: float) -> float:

@@ -25,7 +25,7 @@ def wilson(hits: int, num: int) -> tuple[float, float]:
 def breakdown(
     name: str, title: str, labels: Sequence[str], correct: np.ndarray, steps: np.ndarray, order: Callable
 ) -> Breakdown:
-    """Accuracy and steps of the examples that share a label. order: key of the labels, as `sorted` takes it."""
+    """Accuracy and steps of the examples that share a label. order: key of labels, as `sorted` takes it."""
     labels, groups = np.asarray(labels), []
     for label in sorted(set(labels.tolist()), key=order):
         here = labels == label
@@ -60,8 +60,9 @@ def common(q, correct, confidence, difficulty, levels: Callable, threshold: floa
     """The fields of a Part that need no more than arrays.
 
     Args:
-        q: float (K, N), what halts a row when it exceeds `threshold`.  correct: bool, confidence: float (K, N).
-        difficulty: int (N,).  levels: a difficulty -> the name of its level, so that names sort as difficulties.
+        q: float (K, N), what halts a row when it exceeds `threshold`.
+        correct: bool (K, N).  confidence: float (K, N).
+        difficulty: int (N,).  levels: a difficulty -> the name of its level, a range of difficulties.
     """
     most, steps = len(q), halting_steps(q, threshold)
     right = at_step(correct, steps)

@@ -12,7 +12,7 @@ SCHEMA = "saccade.analysis/1"
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Examples that share something. low, high: Wilson's 95 % interval of `accuracy`, all shares in [0, 1]."""
+    """Examples that share something. low, high: Wilson's 95 % interval of `accuracy`, shares in [0, 1]."""
 
     label: str
     num: int
@@ -67,7 +67,8 @@ class Card:
 class Case:
     """One example, step by step.
 
-    why: it was chosen, "right, early" and so on.  halting: float (K,), the model's belief that it is done, 0 to 1.
+    why: it was chosen, "right, early" and so on.
+    halting: float (K,), the model's belief that it is done, 0 to 1.
     paths: answers (or measures) over all K steps.  answers: that of each step up to halting.
     attention: float (k, h, w) over the image, each sums to 1, k = card.steps.
     boxes: float (k, 4) and true_box (4,), task `ground`: xyxy in [0, 1] of the image.
@@ -88,9 +89,9 @@ class Case:
 class Board:
     """One puzzle, cell by cell.
 
-    given, answer, truth: int (side, side).  settled: int (side, side), the first step from which a cell kept the
-    answer it had when the puzzle halted.  halting: as in Case.  changed: int (K - 1,), cells whose answer differs
-    from the step before.
+    given, answer, truth: int (side, side).
+    settled: int (side, side), the first step from which a cell kept the answer it had at halting.
+    halting: as in Case.  changed: int (K - 1,), cells whose answer differs from the step before.
     """
 
     card: Card
@@ -131,8 +132,9 @@ class Part:
 
     scores: as `evaluate` names them.  curve: one dict (threshold, accuracy, mean_steps, spearman) for each
     threshold, lowest first.  operating: the one in use.  accuracy_by_step: had all stopped there, (K,).
-    histogram: int (2, K), wrong and right answers by the step of halting.  effort: int (levels, K), examples by
-    difficulty and step; levels: their names; difficulty: what it is.  bins: of the confidence at halting.
+    histogram: int (2, K), wrong and right answers by the step of halting.
+    effort: int (levels, K), examples by difficulty and step; levels: their names; difficulty: what it is.
+    bins: of the confidence at halting.
     """
 
     task: str

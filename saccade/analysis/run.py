@@ -8,7 +8,7 @@ from typing import Any
 
 from saccade.analysis.charts import charts, overview_chart
 from saccade.analysis.html import to_html
-from saccade.analysis.marks import Figure, to_image, to_svg
+from saccade.analysis.marks import Figure, framed, to_image, to_svg
 from saccade.analysis.record import Report
 from saccade.analysis.sheets import sheet
 from saccade.errors import SaccadeError
@@ -46,7 +46,8 @@ def analyse(
         tasks: of TASKS, one part of the report each; None = "vqa", for nlvr "statement". Puzzles have none.
         num: examples of each task; None = 500, for nlvr and a `file` all, for made puzzles 24.
         seed, split, **options: of the scene source (see `evaluate`); `seed` also of made puzzles.
-        batch_size: rows that reason at once; None = 50, puzzles 8.  threshold: halting logit; None = the model's.
+        batch_size: rows that reason at once; None = 50, puzzles 8.
+        threshold: halting logit; None = the model's.
         folder, orders: of nlvr, as `evaluate`.  file: of puzzles: a Sudoku a line, or mazes as an npz.
         progress: a bar on standard error, if that is a terminal.
         name, command: what the report calls the model, and says made it.
@@ -82,8 +83,9 @@ def analyse(
 
 
 def write(report: Report, out: str | Path, formats: tuple[str, ...] = ("html",)) -> list[Path]:
-    """Write `out` (HTML), and beside it NAME.json and NAME_figures/*.svg and *.png. Returns: what was written.
+    """Write `out` (HTML), and beside it NAME.json and NAME_figures/*.svg and *.png.
 
+    Returns: what was written.
     Raises: SaccadeError: an unknown format, `out` is no name of an HTML file, the disk is full.
     """
     out = check_out(out, formats)
@@ -104,14 +106,13 @@ def write(report: Report, out: str | Path, formats: tuple[str, ...] = ("html",))
 
 
 def figures(report: Report) -> list[Figure]:
-    """Every figure of a report; several tasks are told apart by the first word of the name."""
-    found = [overview_chart(report.parts)]
+    """Every figure of a report as it stands in a file of its own; names begin with the task."""
+    found = [framed(overview_chart(report.parts), "tasks")]
     for part in report.parts:
-        own = charts(part)
-        own += [sheet(case, f"example-{i:02}", heading=True) for i, case in enumerate(part.cases, 1)]
-        for figure in own:
-            figure.name = f"{part.task}-{figure.name}"
-        found += own
+        found += [framed(figure, f"{part.task}-{figure.name}") for figure in charts(part)]
+        for i, case in enumerate(part.cases, 1):
+            name = f"{part.task}-example-{i:02}"
+            found.append(framed(sheet(case, name, heading=True), name, heading=False))
     return found
 
 
@@ -170,7 +171,8 @@ def _check(model, data, kind, tasks, num, batch_size, folder, file, orders) -> t
         learned = "statement" if task == "panels" else task
         if learned not in model.model.tasks:
             raise SaccadeError(
-                f"this checkpoint has not learned {task!r}, only {', '.join(model.model.tasks)}; use another model"
+                f"this checkpoint has not learned {task!r}, only {', '.join(model.model.tasks)}; "
+                "use another model"
             )
     if data == "nlvr" and tasks != ("statement",):
         raise SaccadeError(f"task {tasks[0]!r}: nlvr has statements only; use task statement")

@@ -11,6 +11,7 @@ from saccade.draw import heat_overlay, load_font, wrap
 
 _PATHS = ("right", "wrong", "third")
 _GAP = 6
+_WRONG = "#b4400c"  # on the colors of steps, which are the same in the dark
 _MOST_PX = 400  # of a picture's side: the report stays small
 
 
@@ -90,7 +91,7 @@ def progress_chart(halting: np.ndarray, halted: int, series) -> Figure:
     )
     x = axes.x(halted)
     figure.add(Line(((x, axes.y(0)), (x, axes.y(1) - 4)), "ink", 1))
-    figure.text(min(max(x, 60), WIDTH - 34), axes.y(1) - 8, "halts", 11, "middle", "faint")
+    figure.text(x, axes.y(1) - 8, "halts", 11, "middle", "faint")
     axes.line(list(enumerate(halting.tolist(), 1)), "fourth", dashed=True)
     entries = []
     for (label, points), color in zip(series, _PATHS, strict=False):
@@ -113,7 +114,7 @@ def board_sheet(board: Board, name: str, heading: bool = False) -> Figure:
     """The board, each found cell in the color of the step at which it settled; wrong cells are crossed."""
     figure = Figure(
         name,
-        f"{board.card.text}: {board.card.answer} in {board.card.steps} steps, cells by the step they settled at",
+        f"{board.card.text}: {board.card.answer} in {board.card.steps} steps; cells by settling step",
     )
     top = 24 if heading else 0
     if heading:
@@ -158,7 +159,9 @@ def _digit(figure: Figure, board: Board, row: int, column: int, place, colors) -
     if not given:
         figure.text(x + cell - 3, y + cell - 4, step, max(cell * 0.22, 8), "end", ink)
     if board.answer[row, column] != board.truth[row, column]:
-        figure.add(*_cross(x, y, cell))
+        figure.add(Rect(x + 2.5, y + 2.5, cell - 5, cell - 5, None, "#ffffff", 4))
+        figure.add(Rect(x + 2.5, y + 2.5, cell - 5, cell - 5, None, _WRONG, 2))
+        figure.add(*_cross(x + cell * 0.06, y + cell * 0.06, cell * 0.34))
 
 
 def _tile(figure: Figure, board: Board, row: int, column: int, place, colors) -> None:
@@ -177,7 +180,7 @@ def _tile(figure: Figure, board: Board, row: int, column: int, place, colors) ->
 
 def _cross(x: float, y: float, cell: float):
     low, high = cell * 0.12, cell * 0.88
-    for color, line in (("#ffffff", 3.5), ("#b4400c", 1.8)):
+    for color, line in (("#ffffff", 4), (_WRONG, 2)):
         yield Line(((x + low, y + low), (x + high, y + high)), color, line)
         yield Line(((x + low, y + high), (x + high, y + low)), color, line)
 
