@@ -1,9 +1,9 @@
 """What adaptive computation gives: `python benchmarks/adaptive.py [--model DIR] [--nlvr FOLDER]`.
 
-For each task: accuracy against mean steps as the halting threshold moves, beside stopping every row at one step;
-how many steps examples of each sort take (program depth and kind; of NLVR sentence length, family, and human
-disagreement where the data has raters' votes); and examples/s with slot refill against fixed steps, at the lowest
-threshold that costs at most 0.1 points on the val split (see benchmarks/slot_refill.py, which measures it).
+For each task: accuracy against mean steps as the halting threshold moves, beside stopping every row at one
+step; the steps that examples of each sort take (program depth and kind; of NLVR sentence length, family, and
+human disagreement where the data has raters' votes); and examples/s with slot refill against fixed steps, at
+the lowest threshold that costs at most 0.1 points on the val split (benchmarks/slot_refill.py measures it).
 """
 
 import argparse

@@ -127,7 +127,7 @@ def effort_chart(part: Part) -> Figure:
     rows, most = part.effort.shape
     rho = part.operating["spearman"]
     said = "not defined" if rho is None else f"{rho:+.2f}"
-    figure = Figure("effort", f"{part.task}: steps against {part.difficulty}, Spearman correlation {said}")
+    figure = Figure("effort", f"{part.task}: steps against {part.difficulty}")
     wide_label = 12 + max(text_width(label, 12) for label in part.levels)
     left = min(max(wide_label, 34), 120)
     cell, high, top = (WIDTH - left - 8) / most, 26, 40

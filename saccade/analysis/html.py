@@ -1,6 +1,7 @@
 """A report as one HTML page that needs nothing else. Whatever comes from data or model is escaped."""
 
 from pathlib import Path
+from typing import Any
 
 import jinja2
 from markupsafe import Markup
@@ -18,7 +19,7 @@ _ABOUT = ("model", "data", "split", "seed", "orders", "options", "file", "comman
 def to_html(report: Report) -> str:
     """The page. Its figures are SVG inside it, its pictures data addresses; it loads and runs nothing."""
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    environment.globals |= {
+    helpers: dict[str, Any] = {
         "pct": lambda share: f"{100 * share:.1f}%",
         "uri": lambda image: data_uri(thumbnail(image)),
         "tiles": _tiles,
@@ -26,6 +27,7 @@ def to_html(report: Report) -> str:
         "boards": lambda part: any(isinstance(case, Board) for case in part.cases),
         "sheet": lambda case, number: Markup(to_svg(sheet(case, f"example-{number}"))),
     }
+    environment.globals |= helpers
     about = {key: _words(report.about[key]) for key in _ABOUT if report.about.get(key) not in (None, {}, "")}
     return environment.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(
         title=f"{_words(report.about['model'])} on {report.about['data']}",

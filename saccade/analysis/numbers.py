@@ -26,9 +26,9 @@ def breakdown(
     name: str, title: str, labels: Sequence[str], correct: np.ndarray, steps: np.ndarray, order: Callable
 ) -> Breakdown:
     """Accuracy and steps of the examples that share a label. order: key of labels, as `sorted` takes it."""
-    labels, groups = np.asarray(labels), []
-    for label in sorted(set(labels.tolist()), key=order):
-        here = labels == label
+    groups = []
+    for label in sorted(set(labels), key=order):
+        here = np.array([other == label for other in labels])
         hits, num = int(correct[here].sum()), int(here.sum())
         groups.append(Group(label, num, hits / num, *wilson(hits, num), float(steps[here].mean())))
     return Breakdown(name, title, tuple(groups))
