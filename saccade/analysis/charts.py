@@ -8,7 +8,7 @@ import numpy as np
 from saccade.analysis.marks import WIDTH, Dot, Figure, Line, Rect, shift, text_width
 from saccade.analysis.record import Bin, Breakdown, Confusion, Part
 
-LEFT, RIGHT, TOP, BOTTOM = 48, 20, 30, 34  # of the frame of a chart with axes
+LEFT, RIGHT, TOP, BOTTOM = 48, 20, 30, 38  # of the frame of a chart with axes
 _HEIGHT = 230
 
 
@@ -184,8 +184,8 @@ def breakdown_chart(given: Breakdown, task: str) -> Figure:
     """Accuracy of each group with its 95 % interval, its size and its mean steps."""
     figure = Figure(given.name, f"{task}: {given.title[0].lower()}{given.title[1:]}")
     label = min(118.0, 10 + max(text_width(group.label, 12) for group in given.groups))
-    bar, right = label + 4, WIDTH - 128
-    for x, text in ((right + 48, "accuracy"), (right + 88, "n"), (WIDTH - 2, "steps")):
+    bar, right = label + 4, WIDTH - 138
+    for x, text in ((right + 58, "accuracy"), (right + 98, "n"), (WIDTH - 2, "steps")):
         figure.text(x, 12, text, 11, "end", "faint")
     for row, group in enumerate(given.groups):
         y = 20 + row * 24
@@ -198,8 +198,8 @@ def breakdown_chart(given: Breakdown, task: str) -> Figure:
             Line(((low, y + 10), (high, y + 10)), "ink", 1.5),
         )
         for x, text in (
-            (right + 48, f"{100 * group.accuracy:.1f}%"),
-            (right + 88, str(group.num)),
+            (right + 58, f"{100 * group.accuracy:.1f}%"),
+            (right + 98, str(group.num)),
             (WIDTH - 2, f"{group.mean_steps:.2f}"),
         ):
             figure.text(x, y + 14, text, 12, "end")

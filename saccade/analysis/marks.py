@@ -189,11 +189,13 @@ def _number(value: float) -> str:
 
 
 def _paint(letter: str, role: str | None) -> tuple[str, str]:
-    """(class, attribute): a role is a class, another color is itself."""
+    """(class, attribute). A role is a class, and its light color for what reads no style sheet."""
     name = {"f": "fill", "s": "stroke"}[letter]
     if role is None:
-        return ("no", "") if letter == "f" else ("", "")
-    return (f"{letter}-{role}", "") if role in ROLES else ("", f' {name}="{html.escape(role)}"')
+        return ("no", ' fill="none"') if letter == "f" else ("", "")
+    if role in ROLES:
+        return f"{letter}-{role}", f' {name}="{ROLES[role][0]}"'
+    return "", f' {name}="{html.escape(role)}"'
 
 
 def _svg(mark: Mark) -> str:
@@ -215,7 +217,7 @@ def _svg(mark: Mark) -> str:
         points = " ".join(f"{n(x)},{n(y)}" for x, y in mark.points)
         dashes = ' stroke-dasharray="4 3"' if mark.dashed else ""
         return (
-            f'<polyline class="no {name}"{color} points="{points}" stroke-width="{n(mark.line)}"'
+            f'<polyline class="no {name}" fill="none"{color} points="{points}" stroke-width="{n(mark.line)}"'
             f' stroke-linejoin="round"{dashes}/>'
         )
     fill, edge = _paint("f", mark.fill), _paint("s", mark.stroke)
