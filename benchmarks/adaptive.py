@@ -22,7 +22,7 @@ def say_curve(part: Part) -> None:
     print(f"{'threshold':>10} {'mean steps':>11} {'accuracy':>9} {'spearman':>9}")
     for row in part.curve:
         rho = "-" if row["spearman"] is None else f"{row['spearman']:+.3f}"
-        used = " <- in use" if row["mean_steps"] == part.operating["mean_steps"] else ""
+        used = " <- in use" if row["threshold"] == part.operating["threshold"] else ""
         print(f"{row['threshold']:10.2f} {row['mean_steps']:11.3f} {row['accuracy']:9.4f} {rho:>9}{used}")
     fixed = "  ".join(f"{step}: {share:.4f}" for step, share in enumerate(part.accuracy_by_step, 1))
     print(f"all rows stopped at step  {fixed}")

@@ -45,12 +45,12 @@ def reliability(confidence: np.ndarray, correct: np.ndarray, bins: int = BINS) -
     return tuple(found)
 
 
-def halting_curve(q: np.ndarray, correct: np.ndarray, difficulty, thresholds=CURVE) -> tuple[dict, ...]:
-    """`halting_row` for each threshold, without those that change nothing."""
+def halting_curve(q: np.ndarray, correct: np.ndarray, difficulty, in_use: float) -> tuple[dict, ...]:
+    """`halting_row` for each threshold of CURVE that changes something, and for the one `in_use`."""
     rows, before = [], None
-    for threshold in thresholds:
+    for threshold in sorted({*CURVE, in_use}):
         steps = halting_steps(q, threshold)
-        if before is None or (steps != before).any():
+        if before is None or (steps != before).any() or threshold == in_use:
             rows.append(halting_row(q, correct, difficulty, threshold))
         before = steps
     return tuple(rows)
@@ -74,7 +74,7 @@ def common(q, correct, confidence, difficulty, levels: Callable, threshold: floa
     np.add.at(effort, (rows, steps - 1), 1)
     return {
         "num": len(steps),
-        "curve": halting_curve(q, correct, difficulty),
+        "curve": halting_curve(q, correct, difficulty, threshold),
         "operating": halting_row(q, correct, difficulty, threshold),
         "accuracy_by_step": tuple(float(row.mean()) for row in correct),
         "histogram": histogram,

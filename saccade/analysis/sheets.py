@@ -44,8 +44,10 @@ def case_sheet(case: Case, name: str, heading: bool = False) -> Figure:
                 figure.add(_box(case.boxes[index - 1], x, y, wide, high, "#ffffff", 4))
                 figure.add(_box(case.boxes[index - 1], x, y, wide, high, "wrong"))
         figure.text(x + 1, y + high + 14, number, 12, fill="faint")
-        if answer:
-            halt = f"halt {case.halting[index - 1]:.2f}"
+        if not index:
+            figure.text(x + wide, y + high + 14, "halting:", 11, "end", "faint")
+        else:
+            halt = f"{case.halting[index - 1]:.2f}"
             space = wide - text_width(number, 12) - text_width(halt, 11) - 10
             figure.text(x + 8 + text_width(number, 12), y + high + 14, answer, 12, bold=True, room=space)
             figure.text(x + wide, y + high + 14, halt, 11, "end", "faint")
@@ -187,7 +189,7 @@ def _cross(x: float, y: float, cell: float):
 
 def _readable(color: str) -> str:
     red, green, blue = (int(color[i : i + 2], 16) for i in (1, 3, 5))
-    return "#1c1e26" if 0.299 * red + 0.587 * green + 0.114 * blue > 120 else "#ffffff"
+    return "#1c1e26" if 0.299 * red + 0.587 * green + 0.114 * blue > 105 else "#ffffff"
 
 
 def _steps_legend(figure: Figure, colors: list[str]) -> None:

@@ -33,10 +33,11 @@ def test_bins_are_those_of_the_calibration_error():
 def test_the_curve_keeps_what_changes():
     q = np.array([[-2.0, 1.0], [0.5, 3.0]])
     correct = np.array([[False, True], [True, True]])
-    rows = halting_curve(q, correct, [2, 1])
-    assert [row["mean_steps"] for row in rows] == [1.0, 1.5, 2.0]
-    assert [row["accuracy"] for row in rows] == [0.5, 1.0, 1.0]
-    assert rows[1] == halting_row(q, correct, [2, 1], rows[1]["threshold"])
+    rows = halting_curve(q, correct, [2, 1], 0.1)
+    assert [row["mean_steps"] for row in rows] == [1.0, 1.5, 1.5, 2.0]
+    assert [row["accuracy"] for row in rows] == [0.5, 1.0, 1.0, 1.0]
+    assert [row["threshold"] for row in rows] == [-6, -2, 0.1, 1]
+    assert rows[2] == halting_row(q, correct, [2, 1], 0.1)
 
 
 def test_counts_by_step_and_difficulty():
