@@ -10,6 +10,7 @@ os.environ.setdefault("KERAS_BACKEND", "jax")
 
 _WHERE = {
     "load": "saccade.pipeline",
+    "analyse": "saccade.analysis",
     "BLIP2": "saccade.models.blip2",
     "BLIP2Config": "saccade.models.blip2",
     "FewShot": "saccade.few_shot",

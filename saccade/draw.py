@@ -4,6 +4,7 @@ import io
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -83,9 +84,9 @@ def draw_steps(image: np.ndarray, panels: Sequence[Panel], title: str) -> Image.
     tile_height, tile_width = tile.shape[:2]
     columns = min(_MAX_COLUMNS, len(tiles))
     rows = -(-len(tiles) // columns)
-    font, bold = _font(15), _font(19)
+    font, bold = load_font(15), load_font(19)
     width = columns * (tile_width + _MARGIN) + _MARGIN
-    lines = _wrap(title, bold, width - 2 * _MARGIN)
+    lines = wrap(title, bold, width - 2 * _MARGIN)
     head, foot = _MARGIN + 26 * len(lines) + 8, 52
     sheet = Image.new("RGB", (width, head + rows * (tile_height + foot) + 4), PAPER)
     pen = ImageDraw.Draw(sheet)
@@ -114,7 +115,7 @@ def draw_matrix(values: np.ndarray, title: str, rows: str = "", columns: str = "
     factor = max(1, _MOST_SIDE_PX // max(values.shape))
     tile = Image.fromarray(colors.repeat(factor, axis=0).repeat(factor, axis=1))
     tile.thumbnail((_MOST_SIDE_PX, _MOST_SIDE_PX))
-    font, bold = _font(15), _font(19)
+    font, bold = load_font(15), load_font(19)
     sheet, top = _sheet(tile.width, tile.height + 26, f"{title}  {low:.2f} .. {high:.2f}", bold)
     sheet.paste(tile, (_MARGIN, top))
     axes = "  ".join(f"{mark} {name}" for mark, name in (("down:", rows), ("right:", columns)) if name)
@@ -134,8 +135,8 @@ def draw_histogram(series: dict[str, np.ndarray], title: str, bins: int = 40) ->
         )
     low, high = min(v.min() for v in values), max(v.max() for v in values)
     edges = np.linspace(low, max(high, low + 1e-9), bins + 1)
-    font, width, height = _font(15), bins * 14, 240
-    sheet, top = _sheet(width, height + 48, title, _font(19))
+    font, width, height = load_font(15), bins * 14, 240
+    sheet, top = _sheet(width, height + 48, title, load_font(19))
     pen = ImageDraw.Draw(sheet)
     for (name, own), color, inset in reversed(
         list(zip(zip(series, values, strict=True), (ACCENT, FAINT), (4, 0), strict=False))
@@ -154,7 +155,7 @@ def draw_histogram(series: dict[str, np.ndarray], title: str, bins: int = 40) ->
 
 def _sheet(width: int, height: int, title: str, font) -> tuple[Image.Image, int]:
     """Paper with a title, and where what is below it begins."""
-    lines = _wrap(title, font, width)
+    lines = wrap(title, font, width)
     top = _MARGIN + 26 * len(lines) + 8
     sheet = Image.new("RGB", (width + 2 * _MARGIN, top + height + 4), PAPER)
     pen = ImageDraw.Draw(sheet)
@@ -168,7 +169,7 @@ def _caption(pen, corner, width: int, name: str, text: str, confidence: float, f
     percent = f"{confidence:.0%}"
     start = x + pen.textlength(name + "  ", font=font)
     end = x + width - pen.textlength(percent, font=font)
-    pen.text((start, y), _shortened(text, font, end - start - 8), INK, font=font)
+    pen.text((start, y), shortened(text, font, end - start - 8), INK, font=font)
     pen.text((end, y), percent, INK, font=font)
     bar = y + 24
     pen.rounded_rectangle((x, bar, x + width - 1, bar + 5), 2, fill=RULE)
@@ -191,8 +192,8 @@ def draw_box(image: np.ndarray, box_px: Sequence[float], label: str) -> Image.Im
     pen.rectangle((x0 - 3, y0 - 3, max(x0, x1) + 3, max(y0, y1) + 3), outline=PAPER, width=1)
     pen.rectangle((x0 - 2, y0 - 2, max(x0, x1) + 2, max(y0, y1) + 2), outline=ACCENT, width=2)
     pen.rectangle((x0, y0, max(x0, x1), max(y0, y1)), outline=PAPER, width=1)
-    font = _font(14)
-    label = _shortened(label, font, width - 12)
+    font = load_font(14)
+    label = shortened(label, font, width - 12)
     length = pen.textlength(label, font=font)
     left = max(0.0, min(x0 - 3, width - length - 10))
     top = y0 - 24 if y0 >= 24 else min(y1 + 4, height - 21)
@@ -241,11 +242,14 @@ def _resized(image: np.ndarray) -> np.ndarray:
     )
 
 
-def _font(size: int):
+@cache
+def load_font(size: int):
+    """The font that comes with Pillow."""
     return ImageFont.load_default(size)
 
 
-def _wrap(text: str, font, width: float) -> list[str]:
+def wrap(text: str, font, width: float) -> list[str]:
+    """The text in up to three lines of at most `width` pixels."""
     lines = [""]
     for word in text.split():
         candidate = f"{lines[-1]} {word}".strip()
@@ -254,10 +258,11 @@ def _wrap(text: str, font, width: float) -> list[str]:
         else:
             lines.append(word)
     lines = lines if len(lines) <= 3 else [*lines[:2], lines[2] + " ..."]
-    return [_shortened(line, font, width) for line in lines]
+    return [shortened(line, font, width) for line in lines]
 
 
-def _shortened(text: str, font, width: float) -> str:
+def shortened(text: str, font, width: float) -> str:
+    """The text, cut and ended by three dots where it is wider than `width` pixels."""
     if font.getlength(text) <= width:
         return text
     while text and font.getlength(text + "...") > width:

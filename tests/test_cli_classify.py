@@ -86,7 +86,7 @@ def test_a_directory_of_another_kind(folder, tmp_path):
     assert "answers questions, but has no 'classify'" in json.loads(result.stdout)["error"]
     result = CliRunner().invoke(app, ["ask", image, "what?", "--model", str(folder / "clip")])
     assert result.exit_code == 2
-    assert "compares images and texts, no 'ask'; use `saccade classify`" in result.stderr
+    assert "compares images and texts, but has no 'ask'; use `saccade classify`" in result.stderr
 
 
 def test_evaluate_names_the_task_that_works(folder):

@@ -20,7 +20,7 @@ _BLOCK = re.compile(
     r"(?P<mark><!-- no-run -->\n)?^```(?P<kind>python|console)\n(?P<code>.*?)^```$", re.M | re.S
 )
 _COMMAND = re.compile(r"^\$ saccade (?P<words>(?:.*\\\n)*.*)$", re.M)
-_NEEDS_MODEL = re.compile(r"saccade\.load\(|\$ saccade (ask|caption|ground|match|evaluate|solve)")
+_NEEDS_MODEL = re.compile(r"saccade\.load\(|\$ saccade (ask|caption|ground|match|evaluate|solve|analyse)")
 
 
 class Snippet(NamedTuple):

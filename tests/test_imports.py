@@ -24,7 +24,7 @@ ROWS = (
         *"train reason solve puzzles evaluation features pipeline chat clip few_shot captioning".split(),
         *"search export fine_tune".split(),
     ),
-    ("analyse", "serve", "cli", "recipes"),
+    ("analysis", "serve", "cli", "recipes"),
 )
 ROW_OF = {name: number for number, row in enumerate(ROWS) for name in row}
 FILES = sorted(PACKAGE.rglob("*.py"))

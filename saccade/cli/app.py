@@ -8,7 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 import saccade
-from saccade.cli import classify, look, scenes, solve, training
+from saccade.cli import analyse, classify, look, scenes, solve, training
 from saccade.cli.output import print_error, tell_warnings, wants_json
 from saccade.errors import SaccadeError
 
@@ -69,6 +69,7 @@ classify.register(app)
 scenes.register(app)
 training.register(app)
 solve.register(app)
+analyse.register(app)
 
 
 def main() -> None:

@@ -27,12 +27,27 @@ def predict_answers(run: Run, number: int) -> list[dict]:
     stopped, which is the same computation, so every threshold is measured in one pass. A row keeps of every
     step: `halting`, its logit; `right`, 0 or 1; for `ground` also `iou`.
     """
+    return rows_of(run, *judge_answers(run, number))
+
+
+def judge_answers(run: Run, number: int) -> tuple[list[Item], dict[str, np.ndarray]]:
+    """Every step of every item of a batch.
+
+    Returns: the items; arrays (K, N): q_halt, confidence, correct, choice (an index; a box (K, N, 4) for
+        `ground`), truth (without K), and iou for `ground`.
+    """
     chunk, batch = run.batch(number)
     trace = run.pipeline.reasoner.trace(batch, run.task)
     judged = _judge_box(trace, batch) if run.task == "ground" else _judge_choice(trace, batch)
-    q_halt = np.asarray(trace["q_halt"], np.float32)
-    steps = halting_steps(q_halt, run.threshold)
-    return [_row(run, item, i, int(steps[i]), q_halt, judged) for i, item in enumerate(chunk)]
+    judged["q_halt"] = np.asarray(trace["q_halt"], np.float32)
+    num = len(chunk)  # the last batch is filled up to its shape
+    return chunk, {key: a[:num] if key == "truth" else a[:, :num] for key, a in judged.items()}
+
+
+def rows_of(run: Run, items: list[Item], judged: dict[str, np.ndarray]) -> list[dict]:
+    """Predictions, of what `judge_answers` gives."""
+    steps = halting_steps(judged["q_halt"], run.threshold)
+    return [_row(run, item, i, int(steps[i]), judged["q_halt"], judged) for i, item in enumerate(items)]
 
 
 def measure_answers(run: Run) -> dict:

@@ -1,0 +1,93 @@
+"""What adaptive computation gives: `python benchmarks/adaptive.py [--model DIR] [--nlvr FOLDER]`.
+
+For each task: accuracy against mean steps as the halting threshold moves, beside stopping every row at one
+step; the steps that examples of each sort take (program depth and kind; of NLVR sentence length, family, and
+human disagreement where the data has raters' votes); and examples/s with slot refill against fixed steps, at
+the lowest threshold that costs at most 0.1 points on the val split (benchmarks/slot_refill.py measures it).
+"""
+
+import argparse
+
+from slot_refill import draw, measure
+
+import saccade
+from saccade import backend
+from saccade.analysis import analyse
+from saccade.analysis.record import Part
+from saccade.evaluation import choose_threshold, environment
+
+
+def say_curve(part: Part) -> None:
+    """Accuracy and mean steps at each threshold, and with all rows stopped at one step."""
+    print(f"{'threshold':>10} {'mean steps':>11} {'accuracy':>9} {'spearman':>9}")
+    for row in part.curve:
+        rho = "-" if row["spearman"] is None else f"{row['spearman']:+.3f}"
+        used = " <- in use" if row["threshold"] == part.operating["threshold"] else ""
+        print(f"{row['threshold']:10.2f} {row['mean_steps']:11.3f} {row['accuracy']:9.4f} {rho:>9}{used}")
+    fixed = "  ".join(f"{step}: {share:.4f}" for step, share in enumerate(part.accuracy_by_step, 1))
+    print(f"all rows stopped at step  {fixed}")
+
+
+def say_steps(part: Part) -> None:
+    """Mean steps and accuracy of each sort of example."""
+    rho = part.operating["spearman"]
+    print(f"Spearman of steps with {part.difficulty}: {'not defined' if rho is None else f'{rho:+.3f}'}")
+    for given in part.breakdowns:
+        print(given.title)
+        for group in given.groups:
+            print(
+                f"  {group.label:28} n {group.num:5}   mean steps {group.mean_steps:6.3f}   "
+                f"accuracy {group.accuracy:.4f} [{group.low:.3f}, {group.high:.3f}]"
+            )
+    for note in part.notes:
+        print(note)
+
+
+def say_speed(pipeline, task: str, num: int, slots: int, seed: int, repeats: int) -> None:
+    """Slot refill against fixed steps at equal accuracy."""
+    threshold = choose_threshold(pipeline, tasks=(task,), num=num, batch_size=slots)["threshold"]
+    batch = draw(pipeline, task, num, seed)
+    found = measure(pipeline.reasoner, batch, task, slots, repeats, threshold)
+    print(f"{num} examples, {slots} slots, threshold {threshold:g} (chosen on val), median of {repeats}")
+    for name, row in found.items():
+        print(
+            f"  {name:7} {num / row['seconds']:9.1f} examples/s   accuracy {row['accuracy']:.4f}   "
+            f"mean steps {row['mean_steps']:.3f}"
+        )
+    print(f"  refill / fixed: {found['fixed']['seconds'] / found['refill']['seconds']:.3f}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default="vlm_hrm_scenes")
+    parser.add_argument(
+        "--tasks", nargs="+", default=["vqa", "statement"], choices=("vqa", "statement", "match")
+    )
+    parser.add_argument("--nlvr", metavar="FOLDER", help="dev.jsonl and dev_images.zip")
+    parser.add_argument("--num", type=int, help="default: 5000, on a CPU 200")
+    parser.add_argument("--slots", type=int, help="default: 250, on a CPU 20; must divide num")
+    parser.add_argument("--seed", type=int, default=99)
+    parser.add_argument("--repeats", type=int, default=3)
+    options = parser.parse_args()
+    on_cpu = backend.device_name() == "cpu"
+    num = options.num or (200 if on_cpu else 5000)
+    slots = options.slots or (20 if on_cpu else 250)
+    if num % slots:
+        parser.error(f"--slots {slots} must divide --num {num}")
+    pipeline = saccade.load(options.model)
+    print(" ".join(f"{key}={value}" for key, value in environment(pipeline.model).items()))
+    for task in options.tasks:
+        part = analyse(pipeline, tasks=(task,), num=num, seed=options.seed, batch_size=slots).parts[0]
+        print(f"\n== {options.model}, scenes, {task}: {part.num} examples, seed {options.seed}")
+        say_curve(part)
+        say_steps(part)
+        say_speed(pipeline, task, num, slots, options.seed, options.repeats)
+    if options.nlvr:
+        part = analyse(pipeline, data="nlvr", folder=options.nlvr, batch_size=slots).parts[0]
+        print(f"\n== {options.model}, nlvr dev, first order: {part.num} pictures")
+        say_curve(part)
+        say_steps(part)
+
+
+if __name__ == "__main__":
+    main()
