@@ -12,7 +12,6 @@ task's rule at the end: `eval/...` in log.jsonl. Writes out/model, the head.
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 from keras import ops
@@ -20,38 +19,41 @@ from pydantic import BaseModel, ConfigDict
 
 import saccade
 from saccade import backend
-from saccade.data.batching import Collate
 from saccade.data.scenes import Source
 from saccade.data.scenes.captions import caption_is_true
 from saccade.data.scenes.scene import Example
-from saccade.data.text import BOS, EOS, PAD
 from saccade.decoding.settings import GenerationConfig
 from saccade.errors import SaccadeError
 from saccade.generate import Writer
 from saccade.heads.create import create_vlm_head
-from saccade.heads.dense import region_labels
-from saccade.heads.dialogue import flatten_history
 from saccade.heads.multitask import create_multi_task_vlm_head
 from saccade.heads.task import TaskHead, VLMTaskConfig
-from saccade.heads.vqa import ANSWER_TYPES, soft_targets
 from saccade.heads.writing import texts
 from saccade.metrics.dense import Described, dense_caption_map
 from saccade.metrics.dialogue import dialogue_scores
 from saccade.metrics.region import pairwise_iou
 from saccade.metrics.retrieval import rank_scores, true_ranks
-from saccade.models.vlm_hrm import for_task
 from saccade.pipeline import Pipeline
 from saccade.train.config import TrainConfig
+from saccade.train.scene_heads import (
+    CAPTION_LENGTH,
+    MAX_TURNS,
+    REGION_LENGTH,
+    Rows,
+    answer_labels,
+    box_labels,
+    candidate_labels,
+    caption_labels,
+    dense_labels,
+    described,
+    encode,
+    join,
+)
 from saccade.train.stream import Stream
 from saccade.train.tasks import HeadLoss
 from saccade.train.trainer import Trainer
 
-MAX_TURNS = 5
-MAX_REGIONS = 10
-REGION_LENGTH = 8
-CAPTION_LENGTH = 40  # of tokens with <bos> and <eos>; the longest of 3,000 captions has 36
-TRAIN_CANDIDATES = 10
-CHUNK = 250  # examples that are encoded or scored at once
+CHUNK = 250  # examples that are scored at once
 
 
 class Config(BaseModel):
@@ -132,75 +134,6 @@ class SceneTask:
     text: bool = True
 
 
-# -- features
-
-
-def encode(pipeline: Pipeline, task: SceneTask, examples: list[Example], steps: int) -> dict:
-    """What the frozen model makes of examples, as the head reads it.
-
-    Returns: `vision_features` float16 (B, N, D); unless the head reads images only, `text_features` float16
-        (B, T, D) and `text_mask`; of a dialogue `turns` and `roles`.
-    """
-    model, processor = pipeline.model, pipeline.processor
-    length = processor.config.max_length
-    collate = Collate(processor, "caption", text_length=length)
-
-    def function(batch):
-        x, mask = model.encode(for_task(batch, task.asked))
-        layout = model.layout(batch)
-        if steps:
-
-            def body(carry, _):
-                carry, outputs = model.step(carry, x, mask, layout, threshold=np.inf)
-                return carry, outputs["memory"]
-
-            x = ops.scan(body, model.initial_carry(x), length=steps)[1][-1]
-        return ops.cast(x[:, layout.vision], "float16"), ops.cast(x[:, layout.text], "float16")
-
-    compiled, parts, size = backend.compiled(function, model), [], min(CHUNK, len(examples))
-    for start in range(0, len(examples), size):
-        chunk = examples[start : start + size]
-        padded = chunk + [chunk[-1]] * (size - len(chunk))
-        batch = collate(padded)
-        asked = [SimpleNamespace(context=None, text=e.text, turns=e.turns) for e in padded]
-        text = flatten_history(asked, processor.tokenizer.encode, length - 1, MAX_TURNS)
-        text = {name: np.pad(value, ((0, 0), (1, 0))) for name, value in text.items()}
-        text["tokens"][:, 0], text["text_mask"][:, 0] = BOS, True
-        read = {"images": batch["images"], "tokens": text["tokens"], "padding_mask": text["text_mask"]}
-        vision, words = (ops.convert_to_numpy(t) for t in compiled(read))
-        rows = {"vision_features": vision}
-        if task.text:
-            rows |= {"text_features": words, "text_mask": text["text_mask"]}
-        if task.source == "dialogue":
-            rows |= {name: text[name] for name in ("turns", "roles")}
-        parts.append({name: value[: len(chunk)] for name, value in rows.items()})
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-
-
-@dataclass(frozen=True)
-class Rows:
-    """Arrays of equal length as a source of a Stream; item i is rows i * group and what follows."""
-
-    arrays: dict[str, np.ndarray]
-    group: int = 1
-
-    def __len__(self) -> int:
-        return len(next(iter(self.arrays.values()))) // self.group
-
-    def __getitem__(self, i: int) -> dict[str, np.ndarray]:
-        return {name: value[i * self.group : (i + 1) * self.group] for name, value in self.arrays.items()}
-
-
-def join(items: list[dict]) -> dict[str, np.ndarray]:
-    """Items of Rows as a batch."""
-    batch = {name: np.concatenate([item[name] for item in items]) for name in items[0]}
-    halves = (name for name, value in batch.items() if value.dtype == np.float16)
-    return {**batch, **{name: batch[name].astype(np.float32) for name in halves}}
-
-
-# -- labels
-
-
 def _writing(pipeline: Pipeline, length: int) -> dict:
     return {"vocab_size": pipeline.processor.tokenizer.vocab_size, "max_length": length}
 
@@ -209,76 +142,6 @@ def _grid(config: Config, pipeline: Pipeline) -> dict:
     height, width = pipeline.model.config.vision.image_size
     cell = pipeline.model.config.vision.patch_size * pipeline.model.config.shuffle
     return {"grid": (height // cell, width // cell)}
-
-
-def _answer_type(answer: str) -> int:
-    kind = "yes/no" if answer in ("yes", "no") else "number" if answer.isdigit() else "other"
-    return ANSWER_TYPES.index(kind)
-
-
-def _vqa_labels(pipeline, examples):
-    answers = list(pipeline.processor.config.answers)
-    return {
-        "answer_targets": soft_targets([[e.answer] * 3 for e in examples], answers),
-        "answer_types": np.array([_answer_type(e.answer) for e in examples], np.int32),
-    }
-
-
-def _sentence(tokenizer, text: str, length: int) -> np.ndarray:
-    ids = [BOS, *tokenizer.encode(text), EOS]
-    if len(ids) > length:
-        raise SaccadeError(f"{text!r} has {len(ids)} tokens with <bos> and <eos>, the limit is {length}")
-    return np.array(ids + [PAD] * (length - len(ids)), np.int32)
-
-
-def _captions(pipeline, examples):
-    tokenizer = pipeline.processor.tokenizer
-    return {"tokens": np.stack([_sentence(tokenizer, e.target, CAPTION_LENGTH) for e in examples])}
-
-
-def _on_canvas(pipeline: Pipeline, example: Example, boxes) -> np.ndarray:
-    """Boxes float32 (K, 4), of the image, as boxes of the canvas that the model sees."""
-    placement = pipeline.processor.place(example.image)[1]
-    return np.stack([placement.to_canvas(box) for box in boxes]).astype(np.float32)
-
-
-def _boxes(pipeline, examples):
-    return {"box": np.concatenate([_on_canvas(pipeline, e, [e.box]) for e in examples])}
-
-
-def _described(pipeline: Pipeline, example: Example) -> tuple[np.ndarray, list[str]]:
-    """Every object of the scene: its box on the canvas, xyxy in [0, 1], and what it is."""
-    scene = example.scene
-    scale = np.array([scene.width_px, scene.height_px] * 2)
-    boxes = _on_canvas(pipeline, example, np.array([thing.box_px for thing in scene.objects]) / scale)
-    return boxes, [f"{o.size} {o.color} {o.material} {o.shape}" for o in scene.objects]
-
-
-def _regions(pipeline, examples):
-    encode = pipeline.processor.tokenizer.encode
-    rows = []
-    for example in examples:
-        boxes, captions = _described(pipeline, example)
-        rows.append(region_labels(boxes, [encode(c) for c in captions], MAX_REGIONS, REGION_LENGTH))
-    return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
-
-
-def _candidates(pipeline, examples, count: int = TRAIN_CANDIDATES):
-    """The right answer and others of those there are, `count` in all, in an order of each example's own."""
-    answers = list(pipeline.processor.config.answers)
-    tokens = np.stack([_sentence(pipeline.processor.tokenizer, answer, 4) for answer in answers])
-    rng = np.random.default_rng(len(examples))
-    right = np.array([answers.index(e.answer) for e in examples])
-    place = rng.integers(count, size=len(examples))
-    chosen = []
-    for one, at in zip(right, place, strict=True):
-        others = rng.permutation(np.delete(np.arange(len(answers)), one))[: count - 1]
-        chosen.append(np.insert(others, at, one))
-    return {
-        "candidates": tokens[np.stack(chosen)],
-        "answer_index": place.astype(np.int32),
-        "response": tokens[right],
-    }
 
 
 # -- scores, of decoded answers
@@ -307,7 +170,7 @@ def _score_vqa(head, pipeline, examples, features):
 
 def _score_grounding(head, pipeline, examples, features):
     boxes = np.concatenate([head.decode(outputs)[0] for outputs in _outputs(head, features)])
-    truth = _boxes(pipeline, examples)["box"]
+    truth = box_labels(pipeline, examples)["box"]
     overlap = np.array([pairwise_iou(b[None], t[None])[0, 0] for b, t in zip(boxes, truth, strict=True)])
     return {"accuracy": float((overlap >= 0.5).mean()), "mean_iou": float(overlap.mean())}
 
@@ -339,12 +202,12 @@ def _score_dense(head, pipeline, examples, features):
             boxes = np.array([r["box"] for r in regions]).reshape(-1, 4)
             captions = [pipeline.processor.tokenizer.decode(r["caption"]) for r in regions]
             found.append(Described(boxes, captions, np.array([r["score"] for r in regions])))
-    result = dense_caption_map(found, [Described(*_described(pipeline, e)) for e in examples])
+    result = dense_caption_map(found, [Described(*described(pipeline, e)) for e in examples])
     return {"map": result["map"], "box_map": result["box_map"]}
 
 
 def _score_dialogue(head, pipeline, examples, features):
-    labels = _candidates(pipeline, examples, len(pipeline.processor.config.answers))
+    labels = candidate_labels(pipeline, examples, len(pipeline.processor.config.answers))
     ranked = {**features, **{name: labels[name] for name in ("candidates",)}}
     scores = np.concatenate([outputs["candidate_scores"] for outputs in _outputs(head, ranked)])
     return dialogue_scores(scores, labels["answer_index"])
@@ -354,14 +217,14 @@ TASKS = {
     "vqa": SceneTask(
         "vqa",
         lambda config, p: {"num_answers": len(p.processor.config.answers)},
-        _vqa_labels,
+        answer_labels,
         _score_vqa,
         reasoning=4,
     ),
     "grounding": SceneTask(
         "ground",
         _grid,
-        _boxes,
+        box_labels,
         _score_grounding,
         asked="ground",
         reasoning=4,
@@ -375,7 +238,7 @@ TASKS = {
             **_writing(p, CAPTION_LENGTH),
             "decoder_depth": config.decoder_depth,
         },
-        _captions,
+        caption_labels,
         _score_captioning,
         asked="caption",
         reasoning=1,
@@ -384,14 +247,14 @@ TASKS = {
     "dense_captioning": SceneTask(
         "caption",
         lambda config, p: {**_grid(config, p), **_writing(p, REGION_LENGTH)},
-        _regions,
+        dense_labels,
         _score_dense,
         text=False,
     ),
     "dialogue": SceneTask(
         "dialogue",
         lambda config, p: {**_writing(p, 4), "decoder_depth": 1, "max_turns": MAX_TURNS},
-        _candidates,
+        candidate_labels,
         _score_dialogue,
         reasoning=4,
         fusion_depth=2,
@@ -440,12 +303,17 @@ def prepare(config: Config, name: str, pipeline: Pipeline) -> Prepared:
     """Draw and encode the examples of a task, once for any number of heads."""
     task = TASKS[name]
     steps = task.reasoning if config.reasoning is None else config.reasoning
+
+    def read(examples: list[Example]) -> dict[str, np.ndarray]:
+        features = encode(pipeline, examples, task.asked, steps)
+        return {name: value for name, value in features.items() if task.text or not name.startswith("text")}
+
     examples = draw(config, task, "train", config.examples)
-    arrays = {**encode(pipeline, task, examples, steps), **task.labels(pipeline, examples)}
     held = draw(config, task, "test", config.held_out)
+    arrays = {**read(examples), **task.labels(pipeline, examples)}
     # Twins come together: each the other's hardest negative.
     train = Rows(arrays, group=2 if task.source == "retrieve" else 1)
-    return Prepared(train, held, encode(pipeline, task, held, steps))
+    return Prepared(train, held, read(held))
 
 
 def make_trainer(

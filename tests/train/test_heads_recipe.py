@@ -6,6 +6,7 @@ import pytest
 
 import saccade
 from saccade.errors import SaccadeError
+from saccade.train import scene_heads
 from saccade.train.recipe import load_recipe, make_config, run_recipe
 
 pytestmark = pytest.mark.skipif(keras.backend.backend() != "jax", reason="the Trainer runs on jax")
@@ -47,10 +48,10 @@ def test_candidates_hold_the_right_answer_once(pipeline, count):
 
 def test_features_do_not_depend_on_the_chunk(pipeline, monkeypatch):
     """The last chunk is padded; a row's features are its own."""
-    task, examples = RECIPE.TASKS["vqa"], drawn("vqa", 5)
-    whole = RECIPE.encode(pipeline, task, examples, 1)
-    monkeypatch.setattr(RECIPE, "CHUNK", 3)
-    parts = RECIPE.encode(pipeline, task, examples, 1)
+    examples = drawn("vqa", 5)
+    whole = scene_heads.encode(pipeline, examples, steps=1)
+    monkeypatch.setattr(scene_heads, "CHUNK", 3)
+    parts = scene_heads.encode(pipeline, examples, steps=1)
     assert whole.keys() == parts.keys()
     for name, value in whole.items():
         assert len(value) == 5
