@@ -39,7 +39,7 @@ _WHERE = {
     "VLMHRM": "saccade.models.vlm_hrm",
     "VLMHRMConfig": "saccade.models.vlm_hrm",
     "evaluate": "saccade.evaluation",
-    "fine_tune": "saccade.fine_tune",
+    "fine_tune": "saccade.fine_tuning",
 }
 __all__ = sorted([*_WHERE, "__version__"])
 

@@ -22,7 +22,7 @@ ROWS = (
     ("models", "heads", "hub"),
     (
         *"train reason solve puzzles evaluation features pipeline chat clip few_shot captioning".split(),
-        *"search export fine_tune".split(),
+        *"search export fine_tuning".split(),
     ),
     ("analysis", "serve", "cli", "recipes"),
 )

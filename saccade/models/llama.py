@@ -119,7 +119,7 @@ class Llama(keras.layers.Layer):
             segments = ops.cast(padding_mask, "int32")
         return self._read(x, segments, before)[0]
 
-    def _read(self, x, segments, before):
+    def _read(self, x, segments, before=None):
         mask, positions, memories = None, None, []
         if segments is not None:
             mask = segment_mask(segments)

@@ -39,7 +39,9 @@ class ViTConfig:
     @classmethod
     def from_json(cls, record: dict) -> "ViTConfig":
         lists = {name: tuple(value) for name, value in record.items() if isinstance(value, list)}
-        return cls(**{**record, **lists})
+        # What every tower was ever saved with; a record without it is something else's.
+        required = {name: tuple(record[name]) for name in ("image_size", "stem")}
+        return cls(**{**record, **lists, **required})
 
     @property
     def plain(self) -> bool:

@@ -48,7 +48,7 @@ def test_a_published_directory_goes_back_as_it_came(published, variant, tmp_path
     ("variant", "changes", "message"),
     [
         ("clip_quick", {"model_type": "clipseg"}, "model_type is 'clipseg'"),
-        ("clip_quick", {"vision_config__hidden_act": "relu"}, "hidden_act is 'relu'"),
+        ("clip_quick", {"vision_config__hidden_act": "mish"}, "hidden_act is 'mish'"),
         ("clip_quick", {"vision_config__num_hidden_layers": 3}, "3 tensors|tensors missing"),
         ("clip_quick", {"vision_config__image_size": 25}, "cannot become vision/cls_position"),
         ("clip_quick", {"vision_config__num_channels": 1}, "num_channels is 1"),

@@ -165,7 +165,7 @@ def test_a_network_of_keras_applications_trains_with_its_statistics():
 def test_it_learns_to_name_a_square_and_its_place(name):
     keras.utils.set_random_seed(3)
     model = KINDS[name](CONFIG)
-    config = TrainConfig(steps=200, learning_rate=0.01, warmup_steps=10, log_every=200)
+    config = TrainConfig(steps=600, learning_rate=0.01, warmup_steps=10, log_every=200)
     Trainer(model, {"squares": Stream(Squares(), collate, Describe(), 32)}, config).fit()
     fresh = collate([Squares()[9_000 + i] for i in range(64)])
     tokens, _ = Writer(model).generate((fresh["images"],), GenerationConfig(max_new_tokens=3))

@@ -16,7 +16,7 @@ from saccade.data.scenes.kept import Kept
 from saccade.data.scenes.panels import PanelStatements, panel_lexicon
 from saccade.data.text import Tokenizer
 from saccade.errors import SaccadeError
-from saccade.fine_tune import MEMORY, TRAIN, as_example, fine_tune
+from saccade.fine_tuning import MEMORY, TRAIN, as_example, fine_tune
 from saccade.pipeline import Pipeline
 
 CANVAS = (8, 48)
