@@ -37,7 +37,7 @@ test: $(VENV)/.dev
 	$(BIN)/python -m pytest -q -n $(WORKERS) -m 'not oracle and not gpu and not slow'
 
 test-oracle: $(ORACLE_VENV)/.oracle
-	$(ORACLE_VENV)/bin/python -m pytest -q -m oracle
+	$(ORACLE_VENV)/bin/python -m pytest -q -n $(WORKERS) -m oracle
 
 demo: $(VENV)/.core
 	$(BIN)/saccade ask $(DEMO_IMAGE) "$(DEMO_QUESTION)" --explain
