@@ -17,7 +17,7 @@ from saccade.errors import SaccadeError
 from saccade.fusion.multimodal import STRATEGIES
 from saccade.train.recipe import load_recipe
 
-# The score of a task that the table shows, and whether its head fuses image and text at all.
+# The score of a task that the table shows.
 SHOWN = {
     "vqa": "vqa/accuracy",
     "grounding": "grounding/accuracy",

@@ -132,10 +132,7 @@ def test_texts_are_embedded_by_a_model_that_has_learned_it():
 
 def test_the_bundled_models_text_encoder():
     import saccade
-    from saccade.pipeline import BUNDLED
 
-    if not (BUNDLED / "vlm_hrm_scenes").is_dir():
-        pytest.skip("no bundled model")
     encode = text_encoder(saccade.load())
     vectors = encode(["a red cube.", "a blue star.", "a red cube."])
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
