@@ -32,21 +32,11 @@ from saccade.evaluation.batches import Item, Run
 from saccade.models.adapt import adapt
 from saccade.models.vlm_hrm import PRESETS, VLMHRM, preset
 from saccade.pipeline import BUNDLED, Pipeline, find_model
-from saccade.train.config import Part, TrainConfig
+from saccade.train.config import Part, StreamConfig, TrainConfig
 from saccade.train.labels import Perceive, Refer
 from saccade.train.objectives import Answer, Recursive
 from saccade.train.stream import Stream
 from saccade.train.trainer import Trainer
-
-
-class Task(BaseModel):
-    """One stream: its rows per step, the weight of its loss, the processes that draw it."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    batch: int
-    weight: float = 1.0
-    workers: int = 1
 
 
 class Config(BaseModel):
@@ -71,9 +61,9 @@ class Config(BaseModel):
     hops_per_step: int | None = 1  # of `Refer`
     workers: bool = True  # False: draw examples in threads of this process
     validation: int = 8  # pictures of each held-out sentence
-    tasks: dict[str, Task] = {
-        "human": Task(batch=320, weight=1.0, workers=5),
-        "panels": Task(batch=160, weight=0.5, workers=7),
+    tasks: dict[str, StreamConfig] = {
+        "human": StreamConfig(batch=320, weight=1.0, workers=5),
+        "panels": StreamConfig(batch=160, weight=0.5, workers=7),
     }
     train: TrainConfig = TrainConfig(
         steps=10_000,  # two pieces of eight minutes on one H100
@@ -150,7 +140,9 @@ def make_model(config: Config, old: Processor, new: Processor) -> VLMHRM:
     return VLMHRM(architecture, dtype=keras.DTypePolicy(config.precision))
 
 
-def make_stream(name: str, task: Task, config: Config, processor: Processor, model: VLMHRM, human) -> Stream:
+def make_stream(
+    name: str, task: StreamConfig, config: Config, processor: Processor, model: VLMHRM, human
+) -> Stream:
     """ "human": sentences of the training file. "panels": statements like them, with programs, so that the
     objects they mean are known."""
     source = human if name == "human" else PanelStatements(config.seed)

@@ -21,21 +21,11 @@ from saccade.data.scenes.referents import CHANNELS
 from saccade.data.text import Tokenizer
 from saccade.models.vlm_hrm import PRESETS, VLMHRM, preset
 from saccade.pipeline import Pipeline
-from saccade.train.config import TrainConfig
+from saccade.train.config import StreamConfig, TrainConfig
 from saccade.train.labels import Contrast, Perceive, Refer, Tell
 from saccade.train.objectives import Answer, AnswerAndExplain, Ground, Recursive, Write
 from saccade.train.stream import Stream
 from saccade.train.trainer import Trainer
-
-
-class Task(BaseModel):
-    """One stream: its rows per step, the weight of its loss, the processes that draw it."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    batch: int
-    weight: float = 1.0
-    workers: int = 1
 
 
 class Config(BaseModel):
@@ -60,15 +50,15 @@ class Config(BaseModel):
     )
     distinct: int | None = None  # so many examples a task, drawn once and kept: for a machine short of cores
     workers: bool = True  # False: draw examples in threads of this process
-    tasks: dict[str, Task] = {
+    tasks: dict[str, StreamConfig] = {
         # 27 processes keep one H100 busy (8,500 examples/s); on fewer cores they share, and the GPU waits.
-        "vqa": Task(batch=320, weight=2.0, workers=8),
-        "rationale": Task(batch=96, workers=3),
-        "statement": Task(batch=160, weight=1.5, workers=4),
-        "ground": Task(batch=128, workers=3),
-        "caption": Task(batch=128, workers=3),
-        "match": Task(batch=96, workers=4),
-        "panels": Task(batch=64, weight=0.5, workers=2),
+        "vqa": StreamConfig(batch=320, weight=2.0, workers=8),
+        "rationale": StreamConfig(batch=96, workers=3),
+        "statement": StreamConfig(batch=160, weight=1.5, workers=4),
+        "ground": StreamConfig(batch=128, workers=3),
+        "caption": StreamConfig(batch=128, workers=3),
+        "match": StreamConfig(batch=96, workers=4),
+        "panels": StreamConfig(batch=64, weight=0.5, workers=2),
     }
     train: TrainConfig = TrainConfig(
         steps=14_000,
@@ -156,7 +146,7 @@ def make_objectives(config: Config) -> dict[str, Recursive]:
     }
 
 
-def make_stream(name: str, task: Task, config: Config, processor: Processor, model: VLMHRM) -> Stream:
+def make_stream(name: str, task: StreamConfig, config: Config, processor: Processor, model: VLMHRM) -> Stream:
     """The examples of one task; "panels" are statements about NLVR-style images, on the wide canvas."""
     kind = "statement" if name == "panels" else name
     style = "nlvr" if name == "panels" else "world"

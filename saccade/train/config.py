@@ -73,3 +73,13 @@ class TrainConfig(BaseModel):
     seed: int = 0
     profile: bool = False
     tensorboard: bool = False
+
+
+class StreamConfig(BaseModel):
+    """One stream of a recipe with several: its rows per step, the weight of its loss, the processes that draw it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    batch: int
+    weight: float = 1.0
+    workers: int = 1
