@@ -76,7 +76,7 @@ class TrainConfig(BaseModel):
 
 
 class StreamConfig(BaseModel):
-    """One stream of a recipe with several: its rows per step, the weight of its loss, the processes that draw it."""
+    """One stream of a recipe: its rows per step, the weight of its loss, the processes that draw it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
