@@ -38,6 +38,10 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--dim", type=int, default=32)
+    parser.add_argument("--fusion-depth", type=int, help="instead of each task's own")
+    parser.add_argument("--decoder-depth", type=int, help="instead of the recipe's")
+    parser.add_argument("--learning-rate", type=float, help="instead of the recipe's")
+    parser.add_argument("--workers", type=int, default=0, help="processes that draw examples")
     parser.add_argument("--precision", default="float32")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--out", type=Path, help="a file of JSON lines; default: printed only")
@@ -64,16 +68,17 @@ def train(task: str, options, done: dict) -> None:
     fusions = ["attention"] if task in IMAGES_ONLY else options.fusions
     fusions = [fusion for fusion in fusions if (task, fusion) not in done]
     data = None
+    settings = module.Config().train.model_copy(
+        update={
+            "steps": options.steps,
+            "save_every": options.steps,
+            "eval_every": None,
+            "warmup_steps": min(100, options.steps // 4),
+            "log_every": options.steps,
+            **given(options, "learning_rate"),
+        }
+    )
     for fusion in fusions:
-        settings = module.Config().train.model_copy(
-            update={
-                "steps": options.steps,
-                "save_every": options.steps,
-                "eval_every": None,
-                "warmup_steps": min(100, options.steps // 4),
-                "log_every": options.steps,
-            }
-        )
         config = module.Config(
             tasks=(task,),
             fusion=fusion,
@@ -83,7 +88,9 @@ def train(task: str, options, done: dict) -> None:
             batch=options.batch,
             precision=options.precision,
             seed=options.seed,
+            workers=options.workers,
             train=settings,
+            **given(options, "fusion_depth", "decoder_depth"),
         )
         pipeline = saccade.load(config.encoder)
         data = data or {task: module.prepare(config, task, pipeline)}
@@ -111,10 +118,15 @@ def train(task: str, options, done: dict) -> None:
                 file.write(json.dumps(line) + "\n")
 
 
+def given(options, *names: str) -> dict:
+    """Those of the options that stand in for the recipe's."""
+    return {name: value for name in names if (value := getattr(options, name)) is not None}
+
+
 def described(options) -> dict:
-    return {
-        name: getattr(options, name) for name in ("examples", "held_out", "steps", "batch", "dim", "seed")
-    }
+    names = ("examples", "held_out", "steps", "batch", "dim", "seed")
+    overridden = given(options, "fusion_depth", "decoder_depth", "learning_rate")
+    return {name: getattr(options, name) for name in names} | overridden
 
 
 def table(done: dict) -> str:

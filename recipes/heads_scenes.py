@@ -39,6 +39,7 @@ from saccade.train.scene_heads import (
     CAPTION_LENGTH,
     MAX_TURNS,
     REGION_LENGTH,
+    Chunks,
     Rows,
     answer_labels,
     box_labels,
@@ -46,8 +47,8 @@ from saccade.train.scene_heads import (
     caption_labels,
     dense_labels,
     described,
+    draw,
     encode,
-    join,
 )
 from saccade.train.stream import Stream
 from saccade.train.tasks import HeadLoss
@@ -64,7 +65,8 @@ class Config(BaseModel):
         encoder: a model, a name or a directory.  reasoning: steps it takes, instead of each task's own.
         fusion, fusion_depth, dim, num_heads, decoder_depth: of the head, see VLMTaskConfig; fusion_depth None
             = each task's own.
-        examples, held_out: of each task.  max_depth: of the questions and phrases.
+        examples, held_out: of each task.  workers: processes that draw them.
+        max_depth: of the questions and phrases.
         weights: of several tasks, see create_multi_task_vlm_head.
     """
 
@@ -80,6 +82,7 @@ class Config(BaseModel):
     decoder_depth: int = 2
     examples: int = 20_000
     held_out: int = 2_000
+    workers: int = 0
     max_depth: int = 5
     weights: dict[str, float] | str | None = None
     batch: int = 128
@@ -120,13 +123,13 @@ class SceneTask:
     source: task of `saccade.data.scenes.Source`.  text: whether the head reads one.
     asked: as which task the frozen model is told to reason.
     reasoning, fusion_depth: unless the config says.  options: of the head, from (config, pipeline).
-    labels: (pipeline, examples) -> the labels of the batch.
+    labels: of Chunks.
     score: (head, pipeline, examples, features) -> scores; features as the head reads them.
     """
 
     source: str
     options: Callable[[Config, Pipeline], dict]
-    labels: Callable[[Pipeline, list[Example]], dict]
+    labels: Callable[..., dict] | None
     score: Callable[[TaskHead, Pipeline, list[Example], dict], dict[str, float]]
     asked: str = "vqa"
     reasoning: int = 0
@@ -159,7 +162,7 @@ def _outputs(head, features: dict) -> list[dict]:
 def _chunks(features: dict):
     rows = len(next(iter(features.values())))
     for start in range(0, rows, CHUNK):
-        yield join([{name: value[start : start + CHUNK] for name, value in features.items()}])
+        yield {name: value[start : start + CHUNK] for name, value in features.items()}
 
 
 def _score_vqa(head, pipeline, examples, features):
@@ -170,7 +173,7 @@ def _score_vqa(head, pipeline, examples, features):
 
 def _score_grounding(head, pipeline, examples, features):
     boxes = np.concatenate([head.decode(outputs)[0] for outputs in _outputs(head, features)])
-    truth = box_labels(pipeline, examples)["box"]
+    truth = box_labels(pipeline.processor, examples)["box"]
     overlap = np.array([pairwise_iou(b[None], t[None])[0, 0] for b, t in zip(boxes, truth, strict=True)])
     return {"accuracy": float((overlap >= 0.5).mean()), "mean_iou": float(overlap.mean())}
 
@@ -202,12 +205,13 @@ def _score_dense(head, pipeline, examples, features):
             boxes = np.array([r["box"] for r in regions]).reshape(-1, 4)
             captions = [pipeline.processor.tokenizer.decode(r["caption"]) for r in regions]
             found.append(Described(boxes, captions, np.array([r["score"] for r in regions])))
-    result = dense_caption_map(found, [Described(*described(pipeline, e)) for e in examples])
+    result = dense_caption_map(found, [Described(*described(pipeline.processor, e)) for e in examples])
     return {"map": result["map"], "box_map": result["box_map"]}
 
 
 def _score_dialogue(head, pipeline, examples, features):
-    labels = candidate_labels(pipeline, examples, len(pipeline.processor.config.answers))
+    processor = pipeline.processor
+    labels = candidate_labels(processor, examples, count=len(processor.config.answers))
     ranked = {**features, **{name: labels[name] for name in ("candidates",)}}
     scores = np.concatenate([outputs["candidate_scores"] for outputs in _outputs(head, ranked)])
     return dialogue_scores(scores, labels["answer_index"])
@@ -229,9 +233,7 @@ TASKS = {
         asked="ground",
         reasoning=4,
     ),
-    "matching": SceneTask(
-        "retrieve", lambda config, p: {"embedding_dim": 128}, lambda p, examples: {}, _score_matching
-    ),
+    "matching": SceneTask("retrieve", lambda config, p: {"embedding_dim": 128}, None, _score_matching),
     "captioning": SceneTask(
         "caption",
         lambda config, p: {
@@ -265,16 +267,6 @@ TASKS = {
 # -- the run
 
 
-def draw(config: Config, task: SceneTask, split: str, count: int) -> list[Example]:
-    """Examples of the scene world; of `retrieve` each is followed by its twin."""
-    depth = {"max_depth": config.max_depth}
-    source = Source(task.source, split=split, seed=config.seed, **depth)
-    if task.source != "retrieve":
-        return [source[i] for i in range(count)]
-    pairs = [source[i] for i in range(count // 2)]
-    return [one for example in pairs for one in (example, example.pair) if one is not None]
-
-
 def head_config(config: Config, name: str, pipeline: Pipeline) -> VLMTaskConfig:
     task, dim = TASKS[name], pipeline.model.config.dim
     deep = task.fusion_depth if config.fusion_depth is None else config.fusion_depth
@@ -304,16 +296,20 @@ def prepare(config: Config, name: str, pipeline: Pipeline) -> Prepared:
     task = TASKS[name]
     steps = task.reasoning if config.reasoning is None else config.reasoning
 
-    def read(examples: list[Example]) -> dict[str, np.ndarray]:
-        features = encode(pipeline, examples, task.asked, steps)
-        return {name: value for name, value in features.items() if task.text or not name.startswith("text")}
+    def chunks(split: str, count: int, labels) -> Chunks:
+        source = Source(task.source, split=split, seed=config.seed, max_depth=config.max_depth)
+        return Chunks(source, count, pipeline.processor, labels)
 
-    examples = draw(config, task, "train", config.examples)
-    held = draw(config, task, "test", config.held_out)
-    arrays = {**read(examples), **task.labels(pipeline, examples)}
+    def features(chunks: Chunks, workers: int) -> dict[str, np.ndarray]:
+        return encode(pipeline, chunks, task.asked, steps, task.text, workers)
+
+    held = chunks("test", config.held_out, None)
+    arrays = features(chunks("train", config.examples, task.labels), config.workers)
     # Twins come together: each the other's hardest negative.
     train = Rows(arrays, group=2 if task.source == "retrieve" else 1)
-    return Prepared(train, held, read(held))
+    shape = " x ".join(map(str, arrays["vision_features"].shape))
+    print(f"{name}: {shape} features, {train.num_bytes / 1e9:.2f} GB with text and labels", flush=True)
+    return Prepared(train, draw(held.source, 0, held.rows), features(held, 0))
 
 
 def make_trainer(
@@ -331,7 +327,7 @@ def make_trainer(
     for name, own in data.items():
         objective = HeadLoss(name if several else None)
         streams[name] = Stream(
-            own.train, join, objective, config.batch, items=config.batch // own.train.group
+            own.train, own.train, objective, config.batch, items=config.batch // own.train.group
         )
 
     def evaluate(model) -> dict[str, float]:
