@@ -48,7 +48,7 @@ class Config(BaseModel):
     precision: str = "mixed_bfloat16"
     vocab_size: int = 1024
     canvas: tuple[int, int] = (128, 128)
-    target_length: int = 64
+    target_length: int = 48
     num_objects: tuple[int, int] = (3, 8)
     batch: int = 256
     workers: int = 14
@@ -75,7 +75,7 @@ class Config(BaseModel):
         log_every=100,
         save_every=1_000,
         eval_every=1_000,
-        time_limit_s=570,
+        time_limit_s=500,
     )
 
 

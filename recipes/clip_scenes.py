@@ -2,7 +2,11 @@
 
     saccade train recipes/clip_scenes.py --out runs/clip_scenes
     saccade train recipes/clip_scenes.py sigmoid=true --out runs/siglip_scenes
+    saccade train recipes/clip_scenes.py tower=null --out runs/clip_from_nothing
     saccade train recipes/clip_scenes.py --smoke
+
+The image tower starts as that of the bundled VLM-HRM, which tells objects apart already, and learns on at a
+lower rate; `tower=null` takes the preset's own, at random.
 
 Every `train.eval_every` steps `eval/r@1` among `gallery` held-out pictures in pairs of twins goes into the
 log. Writes out/model (the moving average of the weights, in bfloat16) at every checkpoint; `saccade evaluate
@@ -25,8 +29,10 @@ from saccade.data.scenes import Source, lexicon
 from saccade.data.scenes.kept import Kept
 from saccade.evaluation import evaluate as measure
 from saccade.models.clip import CLIP, PRESETS
-from saccade.train.config import TrainConfig
+from saccade.pipeline import BUNDLED
+from saccade.train.config import Part, TrainConfig
 from saccade.train.contrastive import Contrastive
+from saccade.train.scene_chunks import tower_of
 from saccade.train.stream import Stream
 from saccade.train.trainer import Trainer
 
@@ -37,6 +43,8 @@ class Config(BaseModel):
     """Everything that can be overridden.
 
     Args:
+        tower: a VLM-HRM directory whose vision tower the image tower starts as; None = the preset's own.
+        tower_rate: times the learning rate, for such a tower.
         sigmoid: SigLIP's loss and bias instead of InfoNCE.
         pairs: of twins in a batch; a batch has twice as many rows.
         hard_weight, chunk: see Contrastive.
@@ -47,6 +55,8 @@ class Config(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     preset: str = "clip_scenes"
+    tower: str | None = str(BUNDLED / "vlm_hrm_scenes")
+    tower_rate: float = 0.3
     precision: str = "mixed_bfloat16"
     sigmoid: bool = False
     vocab_size: int = 1024
@@ -69,12 +79,13 @@ class Config(BaseModel):
         log_every=100,
         save_every=1_000,
         eval_every=500,
-        time_limit_s=560,
+        time_limit_s=500,
     )
 
 
 SMOKE = {
     "preset": "clip_scenes_nano",
+    "tower": None,
     "precision": "float32",
     "pairs": 4,
     "workers": 0,
@@ -108,7 +119,10 @@ def make_tokenizer(config: Config) -> ChatTokenizer:
 def make_pipeline(config: Config) -> CLIPPipeline:
     """A fresh model of the preset and its processor."""
     tokenizer = make_tokenizer(config)
-    chosen = PRESETS[config.preset]
+    chosen, seen = PRESETS[config.preset], {}
+    if config.tower is not None:
+        vision, seen = tower_of(config.tower)
+        chosen = replace(chosen, vision=vision)
     text = replace(chosen.text, vocab_size=tokenizer.vocab_size)
     settings = CLIPProcessorConfig(
         image_size=chosen.vision.image_size[0],
@@ -121,7 +135,11 @@ def make_pipeline(config: Config) -> CLIPPipeline:
     )
     backend.seed_everything(config.seed)
     architecture = replace(chosen, text=text, logit_bias=config.sigmoid)
-    model = CLIP(architecture, dtype=keras.DTypePolicy(config.precision))
+    if config.tower is not None:
+        fresh = ("text/", "image_pool/", "image_projection/", "text_projection/", "logit_")
+        model = CLIP.with_weights(architecture, seen, config.precision, config.tower, fresh)
+    else:
+        model = CLIP(architecture, dtype=keras.DTypePolicy(config.precision))
     return CLIPPipeline(model, CLIPProcessor(tokenizer, settings))
 
 
@@ -159,6 +177,6 @@ def recipe(config: Config, out_dir: Path | None) -> Trainer:
                 trainer.use_ema()
             pipeline.save(out_dir / "model", dtype="bfloat16")
 
-    return Trainer(
-        pipeline.model, {"pairs": stream}, config.train, out_dir, on_save=export, evaluate=evaluate
-    )
+    slower = {} if config.tower is None else {"vision": Part(learning_rate_scale=config.tower_rate)}
+    settings = config.train.model_copy(update={"parts": {**slower, **config.train.parts}})
+    return Trainer(pipeline.model, {"pairs": stream}, settings, out_dir, on_save=export, evaluate=evaluate)

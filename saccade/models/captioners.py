@@ -51,7 +51,8 @@ class CaptionerConfig:
 
 
 PRESETS = {
-    "show_and_tell_scenes": CaptionerConfig(dim=512),
+    # The image beside every word: as the first alone, captions stay on a plateau (docs/log.md).
+    "show_and_tell_scenes": CaptionerConfig(dim=768, word_dim=512, each_word=True),
     "show_attend_tell_scenes": CaptionerConfig(),
 }
 

@@ -1,15 +1,80 @@
-"""What recipes over the bundled tower share: its weights, and a tokenizer of what scenes are spoken of in."""
+"""What recipes over the bundled tower share: settings, the tower's weights, rows, their tokenizer."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from keras import ops
+from pydantic import BaseModel, ConfigDict
 
-from saccade.data.scenes import lexicon
-from saccade.data.scenes.chunks import TEXT, WORDS
+from saccade.data.interleaved import InterleavedProcessor
+from saccade.data.scenes import Source, lexicon
+from saccade.data.scenes.chunks import TEXT, WORDS, SceneChunks
 from saccade.data.text import Tokenizer
 from saccade.models.vit import ViTConfig
 from saccade.models.vlm_hrm import VLMHRM
+from saccade.pipeline import BUNDLED
+from saccade.train.config import Part, TrainConfig
+
+FIELDS = {"vqa": "answer", "caption": "target", "retrieve": "text"}
+
+
+class OverTower(BaseModel):
+    """Settings of a language model over the vision tower of a VLM-HRM, which stays as it is.
+
+    Args:
+        init: a directory that this recipe wrote, to go on from.
+        tower: a VLM-HRM directory whose vision tower is taken.
+        max_length: tokens of a row at most, image places included.  question_length: of one with a question.
+        max_hops: of the questions.
+        describe_batch: rows a step that name all objects of a picture: every word is to be seen, where an
+            answer of one word teaches little to look; 0 = none.
+        held_out: rows that are asked at each evaluation, of each kind.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    init: str | None = None
+    tower: str = str(BUNDLED / "vlm_hrm_scenes")
+    precision: str = "mixed_bfloat16"
+    vocab_size: int = 1024
+    max_length: int = 96
+    question_length: int = 32
+    max_hops: int = 1
+    describe_batch: int = 96
+    held_out: int = 512
+    workers: int = 8
+    seed: int = 1
+
+    def rows(self, task: str, split: str = "train") -> SceneChunks:
+        """Pictures with questions (vqa), captions, or descriptions of everything (retrieve)."""
+        source = Source(task, split=split, seed=self.seed, max_depth=self.max_hops)
+        return SceneChunks(source, FIELDS[task])
+
+    def one_image(self, processor: InterleavedProcessor, length: int) -> InterleavedProcessor:
+        """The processor of rows with one picture and so many tokens."""
+        return replace(processor, config=replace(processor.config, max_images=1, max_length=length))
+
+
+# Muon, whose rate Adam shares where there is no matrix.
+LANGUAGE_OVER_TOWER = TrainConfig(
+    steps=6_000,
+    optimizer="muon",
+    learning_rate=3e-3,
+    warmup_steps=200,
+    min_ratio=0.02,
+    weight_decay=0.05,
+    ema_decay=0.998,
+    log_every=100,
+    save_every=2_000,
+    eval_every=1_000,
+    time_limit_s=500,
+)
+
+
+def with_parts(config: TrainConfig, parts: dict[str, Part], seed: int) -> TrainConfig:
+    """The run's settings with the parts of its stage, those that it was given itself winning."""
+    return config.model_copy(update={"parts": {**parts, **config.parts}, "seed": seed})
 
 
 def tower_of(folder: str) -> tuple[ViTConfig, dict[str, np.ndarray]]:

@@ -334,4 +334,4 @@ def test_presets_count_what_they_say():
         "show_and_tell_scenes": ShowAndTell.count_parameters(PRESETS["show_and_tell_scenes"]),
         "show_attend_tell_scenes": ShowAttendTell.count_parameters(PRESETS["show_attend_tell_scenes"]),
     }
-    assert sizes == {"show_and_tell_scenes": 6_811_712, "show_attend_tell_scenes": 6_533_569}
+    assert sizes == {"show_and_tell_scenes": 9_958_720, "show_attend_tell_scenes": 6_533_569}

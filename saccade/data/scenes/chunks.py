@@ -27,7 +27,10 @@ _SPLITS = ("train", "val")
 class SceneChunks:
     """Rows of one chunk: a picture, what is asked of it, the answer.
 
-    Args: source: of any task.  field: of its examples, that answers: "answer", or "target" of captions.
+    Args:
+        source: of any task.
+        field: of its examples, that answers: "answer", "target" of captions, or "text" of descriptions, for
+            which nothing is asked.
     """
 
     source: Source
@@ -38,7 +41,8 @@ class SceneChunks:
 
     def __getitem__(self, index: int) -> tuple[Chunk, ...]:
         example = self.source[index]
-        return (Chunk(example.text, example.image, getattr(example, self.field)),)
+        asked = "" if self.field == "text" else example.text
+        return (Chunk(asked, example.image, getattr(example, self.field)),)
 
 
 @dataclass(frozen=True)
