@@ -2,19 +2,21 @@
 
 For each task: accuracy against mean steps as the halting threshold moves, beside stopping every row at one
 step; the steps that examples of each sort take (program depth and kind; of NLVR sentence length, family, and
-human disagreement where the data has raters' votes); and examples/s with slot refill against fixed steps, at
-the lowest threshold that costs at most 0.1 points on the val split (benchmarks/slot_refill.py measures it).
+human disagreement where the data has raters' votes); and examples/s with slot refill against fixed steps
+(benchmarks/slot_refill.py measures it): on scenes at the lowest threshold that costs at most 0.1 points on
+the val split, on NLVR, where nothing is chosen, at the model's own.
 """
 
 import argparse
 
-from slot_refill import draw, measure
+from slot_refill import draw, joined, measure
 
 import saccade
 from saccade import backend
 from saccade.analysis import analyse
 from saccade.analysis.record import Part
 from saccade.evaluation import choose_threshold, environment
+from saccade.evaluation.batches import nlvr_items
 
 
 def say_curve(part: Part) -> None:
@@ -43,12 +45,11 @@ def say_steps(part: Part) -> None:
         print(note)
 
 
-def say_speed(pipeline, task: str, num: int, slots: int, seed: int, repeats: int) -> None:
-    """Slot refill against fixed steps at equal accuracy."""
-    threshold = choose_threshold(pipeline, tasks=(task,), num=num, batch_size=slots)["threshold"]
-    batch = draw(pipeline, task, num, seed)
+def say_speed(pipeline, batch: dict, task: str, slots: int, repeats: int, threshold: float) -> None:
+    """Slot refill against fixed steps."""
+    num = len(batch["answer"])
     found = measure(pipeline.reasoner, batch, task, slots, repeats, threshold)
-    print(f"{num} examples, {slots} slots, threshold {threshold:g} (chosen on val), median of {repeats}")
+    print(f"{num} examples, {slots} slots, threshold {threshold:g}, median of {repeats}")
     for name, row in found.items():
         print(
             f"  {name:7} {num / row['seconds']:9.1f} examples/s   accuracy {row['accuracy']:.4f}   "
@@ -61,7 +62,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="vlm_hrm_scenes")
     parser.add_argument(
-        "--tasks", nargs="+", default=["vqa", "statement"], choices=("vqa", "statement", "match")
+        "--tasks", nargs="*", default=["vqa", "statement"], choices=("vqa", "statement", "match")
     )
     parser.add_argument("--nlvr", metavar="FOLDER", help="dev.jsonl and dev_images.zip")
     parser.add_argument("--num", type=int, help="default: 5000, on a CPU 200")
@@ -81,12 +82,18 @@ def main() -> None:
         print(f"\n== {options.model}, scenes, {task}: {part.num} examples, seed {options.seed}")
         say_curve(part)
         say_steps(part)
-        say_speed(pipeline, task, num, slots, options.seed, options.repeats)
+        threshold = choose_threshold(pipeline, tasks=(task,), num=num, batch_size=slots)["threshold"]
+        batch = draw(pipeline, task, num, options.seed)
+        say_speed(pipeline, batch, task, slots, options.repeats, threshold)
     if options.nlvr:
         part = analyse(pipeline, data="nlvr", folder=options.nlvr, batch_size=slots).parts[0]
         print(f"\n== {options.model}, nlvr dev, first order: {part.num} pictures")
         say_curve(part)
         say_steps(part)
+        items, count = nlvr_items(options.nlvr, num, 1)
+        batch = joined(pipeline, "statement", [items[i] for i in range(count - count % slots)])
+        own = pipeline.model.config.halt_threshold
+        say_speed(pipeline, batch, "statement", slots, options.repeats, own)
 
 
 if __name__ == "__main__":

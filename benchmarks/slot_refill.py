@@ -19,8 +19,13 @@ from saccade.evaluation.batches import collate, common_length, scene_items
 
 
 def draw(pipeline, task: str, num: int, seed: int) -> dict:
-    """One batch of `num` rows."""
-    examples = [item.example for item in scene_items(Source(task, split="test", seed=seed), num)]
+    """One batch of `num` rows of the scenes' test split."""
+    return joined(pipeline, task, scene_items(Source(task, split="test", seed=seed), num))
+
+
+def joined(pipeline, task: str, items) -> dict:
+    """Items as one batch."""
+    examples = [item.example for item in items]
     length = common_length(pipeline.processor, examples)
     return collate(pipeline.processor, task, examples, length)
 

@@ -6,9 +6,8 @@
 
 `data` holds train_scenes.jsonl.gz; the development split is never read here. Called again with the same
 --out, it goes on where time ended. Every `train.eval_every` steps the moving averages judge sentences that
-are
-held out of the training file: `eval/accuracy` and `eval/consistency` in log.jsonl. Writes out/model at every
-checkpoint.
+are held out of the training file: `eval/accuracy` and `eval/consistency` in log.jsonl. Writes out/model at
+every checkpoint.
 What each setting is for, and the ablations: docs/nlvr.md.
 """
 
@@ -47,7 +46,7 @@ class Config(BaseModel):
     data: str | None = None  # folder of train_scenes.jsonl.gz, for the stream "human"
     init: str | None = str(BUNDLED / "vlm_hrm_scenes")  # None = a fresh model of `preset`
     preset: str = "vlm_hrm_small"
-    model: dict = {"rotary_grid": None}  # fields of VLMHRMConfig to change
+    model: dict = {"rotary_grid": None, "decoder_depth": 0}  # fields of VLMHRMConfig; nothing is written
     precision: str = "mixed_bfloat16"
     seed: int = 1
     # Patches of 17 picture pixels: 0.2 % of the objects share theirs with another; on (64, 256) 5 % do.
@@ -75,7 +74,7 @@ class Config(BaseModel):
         clip_norm=1.0,
         ema_decay=0.998,
         # Heads that no stream reads would only decay.
-        parts={f"{name}/": Part(freeze=True) for name in ("vqa", "match", "ground", "write", "retrieve")},
+        parts={f"{name}/": Part(freeze=True) for name in ("vqa", "match", "ground", "retrieve")},
         log_every=100,
         save_every=1_000,
         eval_every=1_000,

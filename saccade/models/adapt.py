@@ -34,7 +34,8 @@ def adapt(
             None =
             as it is. Any canvas can be seen without: then the table is interpolated at every call, and cannot
             learn what is finer than its own grid.
-        changes: fields of its configuration. shared=False gives both nets the weights of the one.
+        changes: fields of its configuration. shared=False gives both nets the weights of the one,
+            decoder_depth=0 leaves the writer out, and its tasks.
     Raises: SaccadeError: `new` is no extension; a change that the weights do not fit.
     """
     folder = Path(folder)
@@ -58,8 +59,10 @@ def adapt(
             value = tensors.pop(name)
             for level in ("low", "high"):
                 tensors[name.replace("core/net/", f"core/{level}/", 1)] = value
+    if before.decoder_depth and not config.decoder_depth:
+        tensors = {name: value for name, value in tensors.items() if not name.startswith("write/")}
     model = VLMHRM.with_weights(config, tensors, dtype, str(folder))
-    model.tasks = tuple(record["tasks"])
+    model.tasks = tuple(task for task in record["tasks"] if task in model.tasks)
     return model
 
 

@@ -22,6 +22,7 @@ from saccade.recursion.halting import should_halt
 
 # The task token tells the core what is wanted. A rationale explains a `vqa` answer: same token, same states.
 TASKS = ("vqa", "statement", "caption", "ground", "match")
+WRITTEN = ("caption", "rationale")
 SEGMENTS = ("task", "vision", "text", "fusion")
 
 
@@ -35,7 +36,8 @@ class VLMHRMConfig:
     h_cycles, l_cycles, halt_max_steps, halt_threshold: see `saccade.recursion`.
     text_depth: contextual blocks of the text tower; 0 = embeddings only.
     shuffle: pixel-shuffle factor between tower and core.  fusion_tokens: F.
-    decoder_depth: blocks of the writer, which shares the text embedding.
+    decoder_depth: blocks of the writer, which shares the text embedding; 0 = no writer, so no captions and no
+        rationales.
     embedding_dim: width of the retrieval space.
     attributes: classes of each attribute that vision tokens name on the way (shape, color, ...); () = none.
     referents: marks that each reasoned vision token may carry, "the text means what is here"; 0 = none.
@@ -164,10 +166,15 @@ class VLMHRM(Model):
             "statement": Classifier(c.dim, 2, dtype=policy, name="statement"),
             "match": Classifier(c.dim, 2, dtype=policy, name="match"),
             "ground": GroundingHead(c.dim, dtype=policy, name="ground"),
-            # The writer shares the reader's words: one table for what is read, written and scored.
-            "write": TextDecoder(self.text, c.decoder_depth, c.num_heads, c.dim, dtype=policy, name="write"),
-            "retrieve": DualEncoderHead(c.dim, c.embedding_dim, dtype=policy, name="retrieve"),
         }
+        if c.decoder_depth:
+            # It shares the reader's words: one table for what is read, written and scored.
+            self.heads["write"] = TextDecoder(
+                self.text, c.decoder_depth, c.num_heads, c.dim, dtype=policy, name="write"
+            )
+        else:
+            self.tasks = tuple(task for task in self.tasks if task not in WRITTEN)
+        self.heads["retrieve"] = DualEncoderHead(c.dim, c.embedding_dim, dtype=policy, name="retrieve")
         if c.attributes:
             self.heads["objects"] = ObjectHead(c.dim, c.attributes, dtype=policy, name="objects")
         if c.referents:

@@ -99,3 +99,12 @@ def test_what_does_not_fit_is_refused(old, start):
         adapt(folder, old, old, halting=3)
     with pytest.raises(SaccadeError, match="another configuration"):
         adapt(folder, old, old, dim=48)
+
+
+def test_the_writer_can_be_left_out_with_its_tasks(start, old):
+    model, folder = start
+    mute = adapt(folder, old, old, decoder_depth=0)
+    assert set(model.heads) - set(mute.heads) == {"write"}
+    assert not any(name.startswith("write/") for name in mute.named_variables())
+    assert set(model.tasks) - set(mute.tasks) == {"caption", "rationale"}
+    np.testing.assert_array_equal(answers(mute), answers(model))
