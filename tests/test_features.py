@@ -138,7 +138,7 @@ def image_model(*layers, size=(8, 12)):
 def test_spatial_features_are_flattened_row_by_row():
     features = from_keras(image_model(Position())).with_text(Features(None, None))
     assert (features.vision.dim, features.grid) == (2, (2, 3))
-    found = features.vision.encode(IMAGES)[0]
+    found = ops.convert_to_numpy(features.vision.encode(features.vision.prepare(IMAGES)))
     assert found.shape == (3, 6, 2)
     assert found[0].tolist() == [[0, 0], [0, 1], [0, 2], [1, 0], [1, 1], [1, 2]]
 
