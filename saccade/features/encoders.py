@@ -109,12 +109,12 @@ class Features:
             npz_path(out)
         needed = SIDES if self.together else sides
         prepare = {name: self._side(name).prepare for name in needed}
-        source = _Prepared(rows, batch_size, prepare, labels)
+        source = _Prepared(rows, min(batch_size, len(rows)), prepare, labels)
         found = Gathered(len(rows))
         with closing(_read(source, workers)) as read:
             encoded = ((self._encode(arrays, sides, dtype), arrays, own) for arrays, own in read)
             for batch, arrays, own in track(_later(encoded), len(source), "encoding", progress):
-                if "placements" in arrays:
+                if "vision" in sides and "placements" in arrays:
                     batch["placements"] = arrays["placements"]
                 found.add({name: ops.convert_to_numpy(value) for name, value in batch.items()}, own)
         places = found.arrays.pop("placements", None)

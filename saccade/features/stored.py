@@ -42,6 +42,10 @@ class FeatureSet:
         widths = [a.shape[-1] if (a := self.arrays.get(f"{s}_features")) is not None else None for s in SIDES]
         return dims_of(*widths, self.grid)
 
+    @property
+    def num_bytes(self) -> int:
+        return sum(array.nbytes for array in self.arrays.values())
+
     def __len__(self) -> int:
         return len(next(iter(self.arrays.values())))
 

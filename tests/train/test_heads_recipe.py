@@ -1,6 +1,6 @@
 """The recipe that trains task heads on the bundled model's features: labels, features, and that it learns."""
 
-from contextlib import closing
+from functools import partial
 
 import keras
 import numpy as np
@@ -9,6 +9,7 @@ import pytest
 import saccade
 from saccade.data.scenes import Source
 from saccade.errors import SaccadeError
+from saccade.features import from_saccade
 from saccade.train import scene_heads
 from saccade.train.recipe import load_recipe, make_config, run_recipe
 
@@ -26,11 +27,7 @@ def source(name):
 
 
 def drawn(name, count):
-    return scene_heads.draw(source(name), 0, count)
-
-
-def chunks(pipeline, name, count):
-    return scene_heads.Chunks(source(name), count, pipeline.processor, RECIPE.TASKS[name].labels)
+    return list(scene_heads.Drawn(source(name), count))
 
 
 def test_boxes_are_of_the_canvas(pipeline):
@@ -57,65 +54,62 @@ def test_candidates_hold_the_right_answer_once(pipeline, count):
     assert len(set(labels["answer_index"].tolist())) > 1
 
 
-def test_features_do_not_depend_on_the_chunk(pipeline, monkeypatch):
-    """The last chunk is padded; a row's features are its own."""
-    whole = scene_heads.encode(pipeline, chunks(pipeline, "vqa", 5), steps=1)
-    monkeypatch.setattr(scene_heads, "CHUNK", 2)
-    parts = scene_heads.encode(pipeline, chunks(pipeline, "vqa", 5), steps=1)
-    assert whole.keys() == parts.keys() >= {"answer_targets", "text_mask"}
-    for name, value in whole.items():
-        assert len(value) == 5
-        assert value.dtype == parts[name].dtype
-        np.testing.assert_allclose(
-            np.float32(parts[name]), np.float32(value), atol=0.05, err_msg=name
-        )  # float16
+def test_twins_follow_each_other():
+    """A pair is drawn once, whatever is asked for first; an odd one out has no twin."""
+    pairs = [source("matching")[i] for i in range(2)]
+    drawn = scene_heads.Drawn(source("matching"), 5)
+    assert len(drawn) == 4
+    for i in (3, 0, 1, 2):
+        wanted = pairs[i // 2] if i % 2 == 0 else pairs[i // 2].pair
+        assert drawn[i].text == wanted.text
+        np.testing.assert_array_equal(drawn[i].image, wanted.image)
+    with pytest.raises(IndexError):
+        drawn[4]
 
 
-def test_workers_draw_the_same(pipeline):
+def test_candidates_differ_from_chunk_to_chunk(pipeline):
+    examples = drawn("dialogue", 40)
+    labels = RECIPE.TASKS["dialogue"].labels
+    first, second = (labels(pipeline.processor, examples, start)["answer_index"] for start in (0, 250))
+    assert (first != second).any()
+    np.testing.assert_array_equal(labels(pipeline.processor, examples, 250)["answer_index"], second)
+
+
+def test_workers_prepare_the_same(pipeline):
     """Three chunks, the last short, by two processes and by none: the same arrays in the same order."""
     for name in ("dialogue", "matching"):
-        alone = chunks(pipeline, name, 2 * scene_heads.CHUNK + 5)
-        with closing(alone.read(2)) as items:
-            together = list(items)
-        assert len(together) == len(alone) == 3
-        for (read, rows), (other_read, other_rows) in zip(alone.read(), together, strict=True):
-            for one, other in ((read, other_read), (rows, other_rows)):
-                assert one.keys() == other.keys()
-                for key, value in one.items():
-                    np.testing.assert_array_equal(value, other[key], err_msg=key)
-    assert len(together[2][0]["tokens"]) == 4  # twins: of 5 examples one has none
+        labels = RECIPE.TASKS[name].labels
+        found = [
+            encoder(pipeline, name).encode_all(
+                scene_heads.Drawn(source(name), 45),
+                batch_size=20,
+                labels=labels and partial(labels, pipeline.processor),
+                workers=workers,
+                progress=False,
+            )
+            for workers in (0, 2)
+        ]
+        assert found[0].arrays.keys() == found[1].arrays.keys()
+        assert len(found[0]) == (44 if name == "matching" else 45)
+        assert found[0].placements == found[1].placements
+        for key, value in found[0].arrays.items():
+            np.testing.assert_array_equal(value, found[1].arrays[key], err_msg=key)
 
 
-def test_chunks_are_drawn_from_where_they_start(pipeline, monkeypatch):
-    """Item i holds examples i * CHUNK and on; candidates stand elsewhere in each chunk."""
-    monkeypatch.setattr(scene_heads, "CHUNK", 20)
-    for name in ("dialogue", "matching"):
-        whole = drawn(name, 40)
-        items = list(chunks(pipeline, name, 40).read())
-        read, rows = scene_heads.inputs(pipeline.processor, whole)
-        for key, value in read.items():
-            np.testing.assert_array_equal(np.concatenate([item[0][key] for item in items]), value)
-        for key, value in rows.items():
-            np.testing.assert_array_equal(np.concatenate([item[1][key] for item in items]), value)
-        if name == "dialogue":
-            assert (items[0][1]["answer_index"] != items[1][1]["answer_index"]).any()
-
-
-def test_images_only(pipeline):
-    found = scene_heads.encode(pipeline, chunks(pipeline, "captioning", 3), text=False)
-    assert found.keys() == {"vision_features", "tokens"}
-    assert found["vision_features"].shape == (3, 64, 256)
-    assert found["vision_features"].dtype == np.float16
+def encoder(pipeline, name):
+    return from_saccade(pipeline, max_turns=scene_heads.MAX_TURNS if name == "dialogue" else None)
 
 
 def test_twins_share_a_batch(pipeline):
     config = RECIPE.Config(tasks=("matching",), examples=8, held_out=4)
     data = RECIPE.prepare(config, "matching", pipeline)
-    batch = data.train([data.train[3], data.train[1]])
-    assert len(data.train) == 4
+    batch = data.gather([3, 1])
+    assert (len(data.train), len(data.rows), len(data.features)) == (8, 4, 4)
     for name in ("vision_features", "text_features", "text_mask"):
+        assert len(batch[name]) == 4
         np.testing.assert_array_equal(batch[name], data.train.arrays[name][[6, 7, 2, 3]])
-    assert len(data.examples) == 4
+    streamed = next(data.stream(None, 4).batches())
+    assert {len(value) for value in streamed.values()} == {4}
 
 
 @pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
@@ -125,7 +119,7 @@ def test_heads_read_float16(pipeline, precision):
         config = RECIPE.Config(tasks=(name,), examples=4, held_out=4, dim=32, precision=precision, batch=4)
         data = RECIPE.prepare(config, name, pipeline)
         head = RECIPE.make_trainer(config, pipeline, {name: data}).model
-        batch = data.train(range(len(data.train)))
+        batch = data.gather(range(4 // data.group))
         halves = {key for key, value in batch.items() if value.dtype == np.float16}
         assert "vision_features" in halves
         narrow = head(batch)
