@@ -42,7 +42,7 @@ class Drawn:
     def __init__(self, source: Source, count: int):
         self.source, self.count = source, count
         self.twins = source.task == "retrieve"
-        self._last: tuple[int, Example | None] = (-1, None)
+        self._last: tuple[int, list[Example]] = (-1, [])
 
     def __len__(self) -> int:
         return self.count - self.count % 2 if self.twins else self.count
@@ -53,9 +53,9 @@ class Drawn:
         if not self.twins:
             return self.source[i]
         if self._last[0] != i // 2:  # a pair is drawn once
-            self._last = i // 2, self.source[i // 2]
-        example = self._last[1]
-        return example if i % 2 == 0 else example.pair
+            example = self.source[i // 2]
+            self._last = i // 2, [one for one in (example, example.pair) if one is not None]
+        return self._last[1][i % 2]
 
 
 @dataclass(frozen=True)

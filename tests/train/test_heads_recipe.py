@@ -5,11 +5,15 @@ from functools import partial
 import keras
 import numpy as np
 import pytest
+from keras import ops
 
 import saccade
+from saccade import backend
 from saccade.data.scenes import Source
 from saccade.errors import SaccadeError
 from saccade.features import from_saccade
+from saccade.features.stored import SIDES
+from saccade.heads.create import create_vlm_head
 from saccade.train import scene_heads
 from saccade.train.recipe import load_recipe, make_config, run_recipe
 
@@ -77,27 +81,17 @@ def test_candidates_differ_from_chunk_to_chunk(pipeline):
 
 def test_workers_prepare_the_same(pipeline):
     """Three chunks, the last short, by two processes and by none: the same arrays in the same order."""
-    for name in ("dialogue", "matching"):
-        labels = RECIPE.TASKS[name].labels
-        found = [
-            encoder(pipeline, name).encode_all(
-                scene_heads.Drawn(source(name), 45),
-                batch_size=20,
-                labels=labels and partial(labels, pipeline.processor),
-                workers=workers,
-                progress=False,
-            )
-            for workers in (0, 2)
-        ]
-        assert found[0].arrays.keys() == found[1].arrays.keys()
-        assert len(found[0]) == (44 if name == "matching" else 45)
-        assert found[0].placements == found[1].placements
-        for key, value in found[0].arrays.items():
-            np.testing.assert_array_equal(value, found[1].arrays[key], err_msg=key)
-
-
-def encoder(pipeline, name):
-    return from_saccade(pipeline, max_turns=scene_heads.MAX_TURNS if name == "dialogue" else None)
+    encoder = from_saccade(pipeline, max_turns=scene_heads.MAX_TURNS)
+    examples = scene_heads.Drawn(source("dialogue"), 45)
+    labels = partial(scene_heads.candidate_labels, pipeline.processor)
+    alone, together = (
+        encoder.encode_all(examples, 20, labels=labels, workers=workers, progress=False) for workers in (0, 2)
+    )
+    assert alone.arrays.keys() == together.arrays.keys() >= {"turns", "roles", "candidates"}
+    assert len(alone) == 45
+    assert alone.placements == together.placements
+    for key, value in alone.arrays.items():
+        np.testing.assert_array_equal(value, together.arrays[key], err_msg=key)
 
 
 def test_twins_share_a_batch(pipeline):
@@ -112,22 +106,25 @@ def test_twins_share_a_batch(pipeline):
     assert {len(value) for value in streamed.values()} == {4}
 
 
-@pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
-def test_heads_read_float16(pipeline, precision):
+def test_heads_read_float16(pipeline):
     """Features go to the head as they are kept: the outputs are those of the same values in float32."""
-    for name in RECIPE.TASKS:
-        config = RECIPE.Config(tasks=(name,), examples=4, held_out=4, dim=32, precision=precision, batch=4)
-        data = RECIPE.prepare(config, name, pipeline)
-        head = RECIPE.make_trainer(config, pipeline, {name: data}).model
-        batch = data.gather(range(4 // data.group))
-        halves = {key for key, value in batch.items() if value.dtype == np.float16}
-        assert "vision_features" in halves
-        narrow = head(batch)
-        wide = head({**batch, **{key: batch[key].astype(np.float32) for key in halves}})
-        for key, value in wide.items():
-            value, other = (np.asarray(keras.ops.convert_to_numpy(v)) for v in (value, narrow[key]))
-            assert value.dtype == other.dtype
-            np.testing.assert_allclose(other.astype(np.float32), value.astype(np.float32), atol=1e-6)
+    rng = np.random.default_rng(0)
+    for name, task in RECIPE.TASKS.items():
+        labels = task.labels(pipeline.processor, drawn(name, 2)) if task.labels else {}
+        halves = {f"{side}_features": rng.normal(size=(2, 64, 256)).astype(np.float16) for side in SIDES}
+        places = {key: np.zeros((2, 64), np.int32) for key in ("turns", "roles")}
+        if not task.text:
+            del halves["text_features"]
+        batch = {**labels, **places, **halves}
+        wide = {**batch, **{key: value.astype(np.float32) for key, value in halves.items()}}
+        config = RECIPE.Config(tasks=(name,), dim=32)
+        head = create_vlm_head(RECIPE.head_config(config, name, pipeline), dtype="mixed_bfloat16")
+        call = backend.compiled(head, head)
+        narrow = call(batch)
+        for key, value in call(wide).items():
+            assert value.dtype == narrow[key].dtype
+            both = (np.float32(ops.convert_to_numpy(v)) for v in (narrow[key], value))
+            np.testing.assert_allclose(*both, atol=2e-6, err_msg=f"{name} {key}")
 
 
 def test_every_task_trains_as_one_head(tmp_path):
