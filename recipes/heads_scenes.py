@@ -11,50 +11,39 @@ task's rule at the end: `eval/...` in log.jsonl. Writes out/model, the head.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-import numpy as np
-from keras import ops
 from pydantic import BaseModel, ConfigDict
 
 import saccade
 from saccade import backend
 from saccade.data.scenes import Source
-from saccade.data.scenes.captions import caption_is_true
-from saccade.data.scenes.scene import Example
-from saccade.decoding.settings import GenerationConfig
 from saccade.errors import SaccadeError
-from saccade.generate import Writer
+from saccade.features import FeatureSet, from_saccade
 from saccade.heads.create import create_vlm_head
 from saccade.heads.multitask import create_multi_task_vlm_head
-from saccade.heads.task import TaskHead, VLMTaskConfig
-from saccade.heads.writing import texts
-from saccade.metrics.dense import Described, dense_caption_map
-from saccade.metrics.dialogue import dialogue_scores
-from saccade.metrics.region import pairwise_iou
-from saccade.metrics.retrieval import rank_scores, true_ranks
+from saccade.heads.task import VLMTaskConfig
 from saccade.pipeline import Pipeline
 from saccade.train.config import TrainConfig
 from saccade.train.scene_heads import (
     CAPTION_LENGTH,
+    CHUNK,
     MAX_TURNS,
     REGION_LENGTH,
-    Chunks,
-    Rows,
+    Drawn,
+    Prepared,
+    all_candidates,
     answer_labels,
     box_labels,
     candidate_labels,
     caption_labels,
     dense_labels,
-    described,
-    draw,
-    encode,
+    held_out,
+    score,
 )
-from saccade.train.stream import Stream
 from saccade.train.tasks import HeadLoss
 from saccade.train.trainer import Trainer
-
-CHUNK = 250  # examples that are scored at once
 
 
 class Config(BaseModel):
@@ -118,19 +107,17 @@ SMOKE = {
 
 @dataclass(frozen=True)
 class SceneTask:
-    """How a task's head is made, fed and scored.
+    """How a task's head is made and fed.
 
     source: task of `saccade.data.scenes.Source`.  text: whether the head reads one.
     asked: as which task the frozen model is told to reason.
     reasoning, fusion_depth: unless the config says.  options: of the head, from (config, pipeline).
-    labels: of Chunks.
-    score: (head, pipeline, examples, features) -> scores; features as the head reads them.
+    labels: of saccade.train.scene_heads; None = the task needs none.
     """
 
     source: str
     options: Callable[[Config, Pipeline], dict]
-    labels: Callable[..., dict] | None
-    score: Callable[[TaskHead, Pipeline, list[Example], dict], dict[str, float]]
+    labels: Callable[..., dict] | None = None
     asked: str = "vqa"
     reasoning: int = 0
     fusion_depth: int = 0
@@ -142,79 +129,7 @@ def _writing(pipeline: Pipeline, length: int) -> dict:
 
 
 def _grid(config: Config, pipeline: Pipeline) -> dict:
-    height, width = pipeline.model.config.vision.image_size
-    cell = pipeline.model.config.vision.patch_size * pipeline.model.config.shuffle
-    return {"grid": (height // cell, width // cell)}
-
-
-# -- scores, of decoded answers
-
-
-def _outputs(head, features: dict) -> list[dict]:
-    """The head's outputs, chunk after chunk."""
-    compiled = backend.compiled(head, head)
-    return [
-        {name: ops.convert_to_numpy(value) for name, value in compiled(chunk).items()}
-        for chunk in _chunks(features)
-    ]
-
-
-def _chunks(features: dict):
-    rows = len(next(iter(features.values())))
-    for start in range(0, rows, CHUNK):
-        yield {name: value[start : start + CHUNK] for name, value in features.items()}
-
-
-def _score_vqa(head, pipeline, examples, features):
-    answers = list(pipeline.processor.config.answers)
-    said = [word for outputs in _outputs(head, features) for word in head.decode(outputs, answers)]
-    return {"accuracy": float(np.mean([a == e.answer for a, e in zip(said, examples, strict=True)]))}
-
-
-def _score_grounding(head, pipeline, examples, features):
-    boxes = np.concatenate([head.decode(outputs)[0] for outputs in _outputs(head, features)])
-    truth = box_labels(pipeline.processor, examples)["box"]
-    overlap = np.array([pairwise_iou(b[None], t[None])[0, 0] for b, t in zip(boxes, truth, strict=True)])
-    return {"accuracy": float((overlap >= 0.5).mean()), "mean_iou": float(overlap.mean())}
-
-
-def _score_matching(head, pipeline, examples, features):
-    parts = _outputs(head, features)
-    images, words = (
-        np.concatenate([part[name] for part in parts])[:1000]
-        for name in ("image_embeddings", "text_embeddings")
-    )
-    ranks = [true_ranks(images @ words.T), true_ranks(words @ images.T)]
-    return {"r@1": float(np.mean([rank_scores(r)["r@1"] for r in ranks])), "gallery": float(len(images))}
-
-
-def _score_captioning(head, pipeline, examples, features):
-    writer, said = Writer(head), []
-    settings = GenerationConfig(max_new_tokens=head.max_new_tokens)
-    for chunk in _chunks(features):
-        tokens, _ = writer.generate(head.prompt(chunk), settings)
-        said += texts(tokens, pipeline.processor.tokenizer)
-    right = [caption_is_true(text, e.scene) for text, e in zip(said, examples, strict=True)]
-    return {"all_true": float(np.mean(right)), "distinct": len(set(said)) / len(said)}
-
-
-def _score_dense(head, pipeline, examples, features):
-    found: list[Described] = []
-    for outputs in _outputs(head, features):
-        for regions in head.decode(outputs, threshold=0.05):
-            boxes = np.array([r["box"] for r in regions]).reshape(-1, 4)
-            captions = [pipeline.processor.tokenizer.decode(r["caption"]) for r in regions]
-            found.append(Described(boxes, captions, np.array([r["score"] for r in regions])))
-    result = dense_caption_map(found, [Described(*described(pipeline.processor, e)) for e in examples])
-    return {"map": result["map"], "box_map": result["box_map"]}
-
-
-def _score_dialogue(head, pipeline, examples, features):
-    processor = pipeline.processor
-    labels = candidate_labels(processor, examples, count=len(processor.config.answers))
-    ranked = {**features, **{name: labels[name] for name in ("candidates",)}}
-    scores = np.concatenate([outputs["candidate_scores"] for outputs in _outputs(head, ranked)])
-    return dialogue_scores(scores, labels["answer_index"])
+    return {"grid": from_saccade(pipeline).grid}
 
 
 TASKS = {
@@ -222,26 +137,14 @@ TASKS = {
         "vqa",
         lambda config, p: {"num_answers": len(p.processor.config.answers)},
         answer_labels,
-        _score_vqa,
         reasoning=4,
     ),
-    "grounding": SceneTask(
-        "ground",
-        _grid,
-        box_labels,
-        _score_grounding,
-        asked="ground",
-        reasoning=4,
-    ),
-    "matching": SceneTask("retrieve", lambda config, p: {"embedding_dim": 128}, None, _score_matching),
+    "grounding": SceneTask("ground", _grid, box_labels, asked="ground", reasoning=4),
+    "matching": SceneTask("retrieve", lambda config, p: {"embedding_dim": 128}),
     "captioning": SceneTask(
         "caption",
-        lambda config, p: {
-            **_writing(p, CAPTION_LENGTH),
-            "decoder_depth": config.decoder_depth,
-        },
+        lambda config, p: {**_writing(p, CAPTION_LENGTH), "decoder_depth": config.decoder_depth},
         caption_labels,
-        _score_captioning,
         asked="caption",
         reasoning=1,
         text=False,
@@ -250,14 +153,12 @@ TASKS = {
         "caption",
         lambda config, p: {**_grid(config, p), **_writing(p, REGION_LENGTH)},
         dense_labels,
-        _score_dense,
         text=False,
     ),
     "dialogue": SceneTask(
         "dialogue",
         lambda config, p: {**_writing(p, 4), "decoder_depth": 1, "max_turns": MAX_TURNS},
         candidate_labels,
-        _score_dialogue,
         reasoning=4,
         fusion_depth=2,
     ),
@@ -282,34 +183,32 @@ def head_config(config: Config, name: str, pipeline: Pipeline) -> VLMTaskConfig:
     )
 
 
-@dataclass(frozen=True)
-class Prepared:
-    """A task's data: `train` to learn from; `examples` and `features` held out."""
-
-    train: Rows
-    examples: list[Example]
-    features: dict[str, np.ndarray]
-
-
 def prepare(config: Config, name: str, pipeline: Pipeline) -> Prepared:
     """Draw and encode the examples of a task, once for any number of heads."""
-    task = TASKS[name]
-    steps = task.reasoning if config.reasoning is None else config.reasoning
+    task, processor = TASKS[name], pipeline.processor
+    encoder = from_saccade(
+        pipeline,
+        steps=task.reasoning if config.reasoning is None else config.reasoning,
+        asked=task.asked,
+        max_turns=MAX_TURNS if task.source == "dialogue" else None,
+        text_length=processor.config.max_length,
+    )
+    sides = ("vision", "text") if task.text else ("vision",)
 
-    def chunks(split: str, count: int, labels) -> Chunks:
-        source = Source(task.source, split=split, seed=config.seed, max_depth=config.max_depth)
-        return Chunks(source, count, pipeline.processor, labels)
+    def drawn(split: str, count: int) -> Drawn:
+        return Drawn(Source(task.source, split=split, seed=config.seed, max_depth=config.max_depth), count)
 
-    def features(chunks: Chunks, workers: int) -> dict[str, np.ndarray]:
-        return encode(pipeline, chunks, task.asked, steps, task.text, workers)
+    def encoded(examples: Drawn, labels, workers: int = 0) -> FeatureSet:
+        labels = labels and partial(labels, processor)
+        return encoder.encode_all(examples, CHUNK, "float16", sides=sides, labels=labels, workers=workers)
 
-    held = chunks("test", config.held_out, None)
-    arrays = features(chunks("train", config.examples, task.labels), config.workers)
+    train = encoded(drawn("train", config.examples), task.labels, config.workers)
+    print(f"{name}: {len(train):,} examples, arrays of {train.num_bytes / 1e9:.2f} GB", flush=True)
+    held = drawn("test", config.held_out)
+    features = encoded(held, all_candidates if name == "dialogue" else None)
+    rows = held_out(name, processor, held, features)
     # Twins come together: each the other's hardest negative.
-    train = Rows(arrays, group=2 if task.source == "retrieve" else 1)
-    shape = " x ".join(map(str, arrays["vision_features"].shape))
-    print(f"{name}: {shape} features, {train.num_bytes / 1e9:.2f} GB with text and labels", flush=True)
-    return Prepared(train, draw(held.source, 0, held.rows), features(held, 0))
+    return Prepared(train, rows, features, group=2 if held.twins else 1)
 
 
 def make_trainer(
@@ -323,20 +222,17 @@ def make_trainer(
         model = create_multi_task_vlm_head(heads, config.weights, dtype=config.precision)
     else:
         model = create_vlm_head(heads[config.tasks[0]], dtype=config.precision)
-    streams = {}
-    for name, own in data.items():
-        objective = HeadLoss(name if several else None)
-        streams[name] = Stream(
-            own.train, own.train, objective, config.batch, items=config.batch // own.train.group
-        )
+    streams = {
+        name: own.stream(HeadLoss(name if several else None), config.batch) for name, own in data.items()
+    }
 
     def evaluate(model) -> dict[str, float]:
-        scores = {}
+        found = {}
         for name, own in data.items():
             head = model.heads[name] if several else model
-            found = TASKS[name].score(head, pipeline, own.examples, own.features)
-            scores |= {f"{name}/{key}": value for key, value in found.items()}
-        return scores
+            scores = score(head, pipeline.processor, own.features, own.rows)
+            found |= {f"{name}/{key}": value for key, value in scores.items()}
+        return found
 
     def export(trainer: Trainer) -> None:
         if out_dir is not None:

@@ -1,5 +1,7 @@
 """Any encoder becomes a head's batch: shapes, order of patches, masks, rows alone and together, stored."""
 
+from dataclasses import dataclass
+
 import keras
 import numpy as np
 import pytest
@@ -8,13 +10,13 @@ from keras import ops
 from saccade import backend
 from saccade.data.image import letterbox
 from saccade.data.processor import Processor, ProcessorConfig
-from saccade.data.text import Tokenizer
+from saccade.data.text import BOS, Tokenizer
 from saccade.errors import SaccadeError
 from saccade.features import Features, FeatureSet, from_arrays, from_keras, from_saccade
 from saccade.heads.create import create_vlm_head
 from saccade.heads.task import VLMTaskConfig
 from saccade.models.vit import ViTConfig
-from saccade.models.vlm_hrm import VLMHRM, VLMHRMConfig
+from saccade.models.vlm_hrm import VLMHRM, VLMHRMConfig, for_task
 from saccade.pipeline import Pipeline
 
 RNG = np.random.default_rng(0)
@@ -56,6 +58,132 @@ def test_saccade_gives_what_the_reasoner_reads(pipeline):
     wanted = ops.convert_to_numpy(model.encode_text(tokens, mask))
     kept = batch["text_mask"][1]
     np.testing.assert_allclose(batch["text_features"][1, kept], wanted[0, mask[0]], atol=1e-5)
+
+
+def reasoned(model, batch, steps):
+    """Vision and text tokens of one row's memory after some steps, with nothing around the model."""
+    x, mask = model.encode(batch)
+    carry, layout = model.initial_carry(x), model.layout(batch)
+    for _ in range(steps):
+        carry, outputs = model.step(carry, x, mask, layout, threshold=np.inf)
+    memory = ops.convert_to_numpy(outputs["memory"])
+    return memory[0, layout.vision], memory[0, layout.text]
+
+
+@pytest.mark.parametrize(("steps", "asked"), [(1, "vqa"), (3, "ground")])
+def test_steps_of_reasoning(pipeline, steps, asked):
+    features = from_saccade(pipeline, steps=steps, asked=asked, text_length=24)
+    assert features.dims == from_saccade(pipeline).dims
+    found = features(IMAGES, TEXTS)
+    other = from_saccade(pipeline, steps=steps, asked="caption", text_length=24)(IMAGES, TEXTS)
+    assert np.abs(other["vision_features"] - found["vision_features"]).max() > 1e-3
+    processor = pipeline.processor
+    for i, (image, text) in enumerate(zip(IMAGES, TEXTS, strict=True)):
+        tokens, mask = processor.pad([processor.encode(text)], 24)
+        images = processor.place(image, (16, 24))[0][None]
+        batch = for_task({"images": images, "tokens": tokens, "padding_mask": mask}, asked)
+        vision, words = reasoned(pipeline.model, batch, steps)
+        np.testing.assert_allclose(found["vision_features"][i], vision, atol=1e-5)
+        np.testing.assert_allclose(found["text_features"][i, mask[0]], words[mask[0]], atol=1e-5)
+        np.testing.assert_array_equal(found["text_mask"][i], mask[0])
+
+
+def test_a_patch_knows_the_text_only_after_reasoning(pipeline):
+    texts = [[text] * 2 for text in TEXTS[:2]]
+    images = IMAGES[:2]
+    for steps in (0, 2):
+        features = from_saccade(pipeline, steps=steps)
+        one, other = (features(images, text)["vision_features"] for text in texts)
+        assert (np.abs(one - other).max() > 1e-4) == (steps > 0)
+
+
+def test_an_encoder_that_reasons_lends_neither_side(pipeline):
+    reasons, plain = from_saccade(pipeline, steps=1), from_saccade(pipeline)
+    for one, other in ((reasons, plain), (plain, reasons)):
+        with pytest.raises(SaccadeError, match="use one with steps=0"):
+            one.with_text(other)
+    for wrong in ({"steps": -1}, {"steps": 1, "asked": "vqua"}):
+        with pytest.raises(SaccadeError, match="at least 0 steps for one of vqa"):
+            from_saccade(pipeline, **wrong)
+
+
+@dataclass(frozen=True)
+class Said:
+    """A row of a dialogue, or of a picture without a text."""
+
+    image: np.ndarray
+    text: str = ""
+    turns: tuple = ()
+    context: str = ""
+
+
+def test_dialogues(pipeline):
+    """All that was said is the text, <bos> first; rounds beyond max_turns are left out."""
+    turns = (("red cube", "left"), ("the ball", "red"))
+    rows = [
+        Said(IMAGES[0], "the cube", turns, context="and"),
+        Said(IMAGES[1], "red", (), context=""),
+    ]
+    features = from_saccade(pipeline, max_turns=2)
+    stored = features.encode_all(rows, batch_size=2, progress=False).arrays
+    processor = pipeline.processor
+    line = [processor.tokenizer.encode(t) for t in ("and", "the ball", "red", "the cube")]
+    length = 1 + sum(map(len, line))
+    mask = np.arange(stored["text_mask"].shape[1]) < length
+    np.testing.assert_array_equal(stored["text_mask"][0], mask)
+    turn = [0] * (1 + len(line[0])) + [1] * (len(line[1]) + len(line[2])) + [0] * len(line[3])
+    np.testing.assert_array_equal(stored["turns"][0, :length], turn)
+    tokens, padding = processor.pad([[BOS, *(t for part in line for t in part)]])
+    wanted = ops.convert_to_numpy(pipeline.model.encode_text(tokens, padding))
+    np.testing.assert_allclose(stored["text_features"][0, :length], wanted[0, :length], atol=1e-5)
+    assert stored["text_mask"][1].sum() == 1 + len(processor.tokenizer.encode("red"))
+    assert stored["roles"].dtype == np.int32
+    assert not stored["roles"][1, ~stored["text_mask"][1]].any()
+    plain = from_saccade(pipeline, max_turns=2)(IMAGES[:1], ["red"])
+    assert {"turns", "roles"} <= plain.keys()
+    assert plain["text_mask"].sum() == 2
+
+
+def test_labels_sides_and_workers(pipeline, tmp_path):
+    rows = [Said(IMAGES[i % 3], "" if i == 4 else TEXTS[i % 3]) for i in range(5)]
+    features = from_saccade(pipeline, steps=1)
+    whole = features.encode_all(rows, batch_size=2, labels=numbered, progress=False)
+    assert whole.arrays["number"].tolist() == [0, 10, 2, 12, 4]  # 10 is a label's count within its batch
+    assert whole.arrays["text_mask"].sum(1)[4] == 1  # <bos> alone
+    shared = features.encode_all(rows, batch_size=2, labels=numbered, workers=2, progress=False)
+    seen = features.encode_all(
+        rows, batch_size=2, sides=("vision",), out=tmp_path / "seen.npz", labels=numbered, progress=False
+    )
+    assert seen.arrays.keys() == {"vision_features", "number"}
+    for found in (shared, seen, FeatureSet.load(tmp_path / "seen.npz")):
+        assert found.placements == whole.placements
+        assert len(found.placements) == 5
+        for name, value in found.arrays.items():
+            np.testing.assert_array_equal(value, whole.arrays[name], err_msg=name)
+    with pytest.raises(SaccadeError, match="the text is empty"):
+        features([IMAGES[0]], [""])
+
+
+def numbered(rows, start):
+    return {"number": np.arange(start, start + len(rows)) + 9 * np.arange(len(rows))}
+
+
+def test_a_longer_batch_later(pipeline):
+    """What is stored grows with the longest text; earlier rows end in padding."""
+    features = from_saccade(pipeline)
+    pairs = [(IMAGES[0], "red"), (IMAGES[1], "the cube"), (IMAGES[2], TEXTS[1])]
+    stored = features.encode_all(pairs, batch_size=1, progress=False).arrays
+    assert stored["text_features"].shape[:2] == stored["text_mask"].shape
+    assert stored["text_mask"].sum(1)[2] > stored["text_mask"].sum(1)[0]
+    for i, (image, text) in enumerate(pairs):
+        alone = features([image], [text])
+        kept = alone["text_mask"][0]
+        np.testing.assert_array_equal(stored["text_mask"][i, : len(kept)], kept)
+        assert not stored["text_mask"][i, len(kept) :].any()
+        assert not stored["text_features"][i, len(kept) :].any()
+        np.testing.assert_allclose(
+            stored["text_features"][i, : len(kept)], alone["text_features"][0], atol=1e-5
+        )
 
 
 def test_another_canvas_has_another_grid(pipeline):
@@ -138,7 +266,7 @@ def image_model(*layers, size=(8, 12)):
 def test_spatial_features_are_flattened_row_by_row():
     features = from_keras(image_model(Position())).with_text(Features(None, None))
     assert (features.vision.dim, features.grid) == (2, (2, 3))
-    found = features.vision.encode(IMAGES)[0]
+    found = ops.convert_to_numpy(features.vision.encode(features.vision.prepare(IMAGES)))
     assert found.shape == (3, 6, 2)
     assert found[0].tolist() == [[0, 0], [0, 1], [0, 2], [1, 0], [1, 1], [1, 2]]
 

@@ -1,6 +1,6 @@
 """Heads on stored features, by the official rule of their task."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,8 +48,7 @@ def evaluate_head(
             where it is empty) share a picture, and its features are those of the first.
         answers: of vqa: the words of the answer indices.
         rule: None = that of the task in RULE_OF; "exact" for questions with a single answer.
-        predict: a batch of features -> a prediction a row, as `score_predictions` wants them, for heads that
-            generate (captioning, dense captioning) or rank; None = what the head's outputs decode to.
+        predict: see `predictions`.
         batch_size: rows at once; one program, the last batch is filled up.
         out: a folder for predictions.jsonl and scores.json, each written whole.
     Returns: task, rule, num and the rule's scores, plain values.
@@ -62,15 +61,10 @@ def evaluate_head(
         raise SaccadeError(f"task {task!r} has no rule of its own; give rule, one of {', '.join(RULES)}")
     name = rule or RULE_OF[task]
     scorer = rule_of(name)
-    size = min(batch_size, len(rows))
-    starts = range(0, len(rows), size)
-    steps = track(starts, len(starts), "evaluating", progress)
-    batches = (_filled(features, np.arange(start, min(start + size, len(rows))), size) for start in steps)
     if name == "retrieval":
-        table = _queries(head, batches, rows)
+        table = _queries(head, _batches(features, batch_size, progress), rows)
     else:
-        decode = predict or _decoder(head, task, answers)
-        found = [p for batch, count in batches for p in list(decode(batch))[:count]]
+        found = predictions(head, features, answers, predict, batch_size, progress)
         if task == "grounding" and predict is None and features.placements is not None:
             found = [p.to_image(box).tolist() for p, box in zip(features.placements, found, strict=True)]
         table = [
@@ -89,6 +83,33 @@ def evaluate_head(
         write_text(Path(out) / "predictions.jsonl", "".join(dumps(row) + "\n" for row in table))
         write_scores(Path(out), scores)
     return scores
+
+
+def predictions(
+    head,
+    features: FeatureSet,
+    answers: Sequence[str] | None = None,
+    predict: Callable[[dict], Sequence] | None = None,
+    batch_size: int = 64,
+    progress: bool = True,
+) -> list:
+    """What a head says of each row, as `score_predictions` wants it.
+
+    Args:
+        answers, batch_size: see evaluate_head.
+        predict: a batch of features -> a prediction a row, for heads that generate (captioning, dense
+            captioning); None = what the head's outputs decode to, of dialogue the scores of its candidates.
+    """
+    decode = predict or _decoder(head, str(head.config.task), answers)
+    batches = _batches(features, batch_size, progress)
+    return [p for batch, count in batches for p in list(decode(batch))[:count]]
+
+
+def _batches(features: FeatureSet, batch_size: int, progress: bool) -> Iterator[tuple[dict, int]]:
+    size = min(batch_size, len(features))
+    starts = range(0, len(features), size)
+    for start in track(starts, len(starts), "evaluating", progress):
+        yield _filled(features, np.arange(start, min(start + size, len(features))), size)
 
 
 def _filled(features: FeatureSet, indices: np.ndarray, size: int) -> tuple[dict, int]:
@@ -111,6 +132,8 @@ def _decoder(head, task: str, answers) -> Callable[[dict], Sequence]:
         return lambda batch: head.decode(call(batch), list(answers))
     if task == "grounding":
         return lambda batch: [box.tolist() for box in head.decode(call(batch))[0]]
+    if task == "dialogue":
+        return lambda batch: call(batch)["candidate_scores"]
     return lambda batch: head.decode(call(batch))
 
 

@@ -8,7 +8,8 @@ Encoders are frozen: nothing here makes gradients, so a data set is encoded once
 train on what is stored.
 """
 
-from saccade.features.encoders import Features, from_keras, from_saccade
+from saccade.features.encoders import Features, from_keras
 from saccade.features.stored import FeatureSet, from_arrays
+from saccade.features.vlm_hrm import from_saccade
 
 __all__ = ["FeatureSet", "Features", "from_arrays", "from_keras", "from_saccade"]

@@ -1,7 +1,9 @@
 """Encoders, frozen: pictures and texts to what a head reads."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -10,38 +12,47 @@ import numpy as np
 from keras import ops
 
 from saccade import backend
-from saccade.data.image import Placement, letterbox, read_image
-from saccade.data.processor import Processor
+from saccade.data.image import letterbox, read_image
 from saccade.errors import SaccadeError
-from saccade.features.stored import SIDES, FeatureSet, dims_of, npz_path
+from saccade.features.stored import SIDES, FeatureSet, Gathered, dims_of, npz_path, pack, unpack
 from saccade.progress import track
+from saccade.train.stream import Stream
+
+_KEPT = ("text_mask", "turns", "roles")  # of what is prepared, what a head reads too
 
 
 @dataclass(frozen=True)
 class Side:
     """One side of an encoder.
 
-    dim: width.  encode: a list of pictures or texts, of any length -> features and mask (None = all kept).
-    grid: of the patches.  place: picture -> its Placement; None = pictures are taken as they come.
+    dim: width.
+    prepare: a list of pictures, or of texts -> arrays of as many rows, on the host and without the model, so
+        that it pickles. Pictures: with `placements`, rows of `pack`, where they are put onto a canvas. Texts,
+        or rows that have a `text`: with `text_mask` where they are padded.
+    encode: those arrays -> features float32 (B, N, dim) or (B, dim), on the device.
+    grid: of the patches.
     """
 
     dim: int
-    encode: Callable[[list], tuple[np.ndarray, np.ndarray | None]]
+    prepare: Callable[[list], dict[str, Any]]
+    encode: Callable[[dict], Any]
     grid: tuple[int, int] | None = None
-    place: Callable[[Any], Placement] | None = None
 
 
 @dataclass(frozen=True)
 class Features:
     """An encoder, frozen: pictures and texts -> a batch for a head.
 
+    Args: together: what both sides prepared -> `vision_features` and `text_features`, of an encoder in which
+        one depends on the other.
     Call: images, texts: as many of both.
     Returns: dict: `vision_features` float32 (B, P, C) or (B, C), `text_features` float32 (B, T, D) or (B, D),
-        and `text_mask` bool (B, T) where texts are padded.
+        and `text_mask` bool (B, T) where texts are padded; of dialogues `turns` and `roles` int32 (B, T).
     """
 
     vision: Side | None
     text: Side | None
+    together: Callable[[dict], dict[str, Any]] | None = None
 
     @property
     def dims(self) -> dict[str, Any]:
@@ -54,22 +65,17 @@ class Features:
         return self.vision.grid if self.vision else None
 
     def with_text(self, other: "Features") -> "Features":
-        """This encoder's pictures with another's texts."""
+        """This encoder's pictures with another's texts. Raises: SaccadeError: one encodes both as one."""
+        if self.together or other.together:
+            raise SaccadeError("an encoder that reasons reads picture and text as one; use one with steps=0")
         return replace(self, text=other.text)
 
     def __call__(self, images: Sequence, texts: Sequence) -> dict[str, np.ndarray]:
         if len(images) != len(texts) or not len(images):
             raise SaccadeError(f"{len(images)} images and {len(texts)} texts; give one text for each image")
-        found: dict[str, np.ndarray] = {}
-        for name, values in zip(SIDES, (images, texts), strict=True):
-            side = getattr(self, name)
-            if side is None:
-                raise SaccadeError(f"this encoder has no {name} side; add one, as with_text does")
-            features, mask = side.encode(list(values))
-            found[f"{name}_features"] = features
-            if mask is not None:
-                found[f"{name}_mask"] = mask
-        return found
+        sides = {name: self._side(name) for name in SIDES}
+        arrays = sides["vision"].prepare(list(images)) | sides["text"].prepare(list(texts))
+        return {name: np.asarray(ops.convert_to_numpy(v)) for name, v in self._encode(arrays, SIDES).items()}
 
     def encode_all(
         self,
@@ -78,14 +84,21 @@ class Features:
         dtype: str = "float32",
         out: str | Path | None = None,
         progress: bool = True,
+        sides: Sequence[str] = SIDES,
+        labels: Callable[[list, int], dict[str, np.ndarray]] | None = None,
+        workers: int = 0,
     ) -> FeatureSet:
-        """Encode a data set once; pictures are read as they are needed.
+        """Encode a data set once; pictures are read as they are needed, and only features are kept.
 
         Args:
             rows: with `image` and `text`, as of `saccade.data.readers.open_rows`; or (image, text) pairs.
             dtype: "float32", or "float16" for half the memory.
             out: a .npz to keep the features in; FeatureSet.load reads it.
             progress: a bar on standard error, if that is a terminal.
+            sides: ("vision",) keeps no features of the text, for heads that read images only.
+            labels: (rows, number of the first) -> arrays of as many rows, kept beside the features.
+            workers: processes that read rows and make labels; 0 = this one. The result is the same. `rows`
+                and `labels` must pickle, and a script needs `if __name__ == "__main__":`.
         Raises: SaccadeError: nothing to encode, a picture or text that cannot be used.
         """
         if dtype not in ("float32", "float16"):
@@ -94,88 +107,92 @@ class Features:
             raise SaccadeError(f"{len(rows)} rows in batches of {batch_size}; give at least 1 of both")
         if out is not None:
             npz_path(out)
-        parts, placements = [], []
-        starts = range(0, len(rows), batch_size)
-        for start in track(starts, len(starts), "encoding", progress):
-            pairs = [_pair(rows[i]) for i in range(start, min(start + batch_size, len(rows)))]
-            filled = pairs + [pairs[-1]] * (batch_size - len(pairs))  # one shape: one program
-            batch = self([image for image, _ in filled], [text for _, text in filled])
-            parts.append({name: _narrow(array[: len(pairs)], dtype) for name, array in batch.items()})
-            if self.vision and self.vision.place:
-                placements += [self.vision.place(image) for image, _ in pairs]
-        _check_lengths(parts)
-        arrays = {name: _joined([part[name] for part in parts]) for name in parts[0]}
-        found = FeatureSet(arrays, self.grid, tuple(placements) or None)
+        needed = SIDES if self.together else sides
+        prepare = {name: self._side(name).prepare for name in needed}
+        source = _Prepared(rows, min(batch_size, len(rows)), prepare, labels)
+        found = Gathered(len(rows))
+        with closing(_read(source, workers)) as read:
+            encoded = ((self._encode(arrays, sides, dtype), arrays, own) for arrays, own in read)
+            for batch, arrays, own in track(_later(encoded), len(source), "encoding", progress):
+                if "vision" in sides and "placements" in arrays:
+                    batch["placements"] = arrays["placements"]
+                found.add({name: ops.convert_to_numpy(value) for name, value in batch.items()}, own)
+        places = found.arrays.pop("placements", None)
+        placements = None if places is None else tuple(map(unpack, places.tolist()))
+        features = FeatureSet(found.arrays, self.grid if "vision" in sides else None, placements)
         if out is not None:
-            found.save(out)
-        return found
+            features.save(out)
+        return features
+
+    def _side(self, name: str) -> Side:
+        side = getattr(self, name)
+        if side is None:
+            raise SaccadeError(f"this encoder has no {name} side; add one, as with_text does")
+        return side
+
+    def _encode(self, arrays: dict, sides: Sequence[str], dtype: str = "float32") -> dict[str, Any]:
+        """What was prepared -> features of the sides, on their way to the host, and what goes with them."""
+        if self.together:
+            found = self.together(arrays)
+        else:
+            found = {f"{name}_features": self._side(name).encode(arrays) for name in sides}
+        found = {f"{name}_features": ops.cast(found[f"{name}_features"], dtype) for name in sides}
+        for value in found.values():
+            backend.start_host_copy(value)
+        kept = _KEPT if "text" in sides else ()
+        return {**found, **{name: arrays[name] for name in kept if name in arrays}}
 
 
-def _pair(row) -> tuple[Any, str]:
-    return row if isinstance(row, tuple) else (row.image, row.text)
+@dataclass(frozen=True)
+class _Prepared:
+    """Rows as a source of a Stream: item i is what was prepared of batch i, and its labels."""
+
+    rows: Sequence
+    size: int
+    prepare: dict[str, Callable[[list], dict]]
+    labels: Callable[[list, int], dict] | None
+
+    def __len__(self) -> int:
+        return -(-len(self.rows) // self.size)
+
+    def __getitem__(self, i: int) -> tuple[dict, dict]:
+        start = i * self.size
+        rows = [self.rows[k] for k in range(start, min(start + self.size, len(self.rows)))]
+        filled = [_pair(row) for row in rows + rows[-1:] * (self.size - len(rows))]  # one shape: one program
+        arrays: dict[str, Any] = {}
+        for name, prepare in self.prepare.items():
+            arrays |= prepare([pair[SIDES.index(name)] for pair in filled])
+        return arrays, self.labels(rows, start) if self.labels else {}
 
 
-def _narrow(array: np.ndarray, dtype: str) -> np.ndarray:
-    return array if array.dtype == bool else array.astype(dtype)
+def _pair(row) -> tuple[Any, Any]:
+    """Picture, and text or what has one."""
+    return row if isinstance(row, tuple) else (row.image, row)
 
 
-def _check_lengths(parts: list[dict]) -> None:
-    lengths = sorted({part["text_features"].shape[1] for part in parts if part["text_features"].ndim == 3})
-    if len(lengths) > 1 and "text_mask" not in parts[0]:
-        raise SaccadeError(
-            f"texts are of {lengths[0]} and of {lengths[-1]} tokens without a mask; have tokenize give one"
-        )
+def said(text) -> str:
+    """The text of an item of Side.prepare."""
+    return text if isinstance(text, str) else text.text
 
 
-def _joined(parts: list[np.ndarray]) -> np.ndarray:
-    """Parts one behind the other; where they differ in length they are padded with zeros, False in a mask."""
-    if parts[0].ndim < 2:
-        return np.concatenate(parts)
-    length = max(part.shape[1] for part in parts)
-    wide = [np.pad(p, [(0, 0), (0, length - p.shape[1]), *[(0, 0)] * (p.ndim - 2)]) for p in parts]
-    return np.concatenate(wide)
+def _only(items: list):
+    return items[0]
 
 
-def from_saccade(model="vlm_hrm_scenes", image_size: tuple[int, int] | None = None) -> Features:
-    """What a VLM-HRM reads before it reasons: vision tokens of its tower, and its encoded text, with padding.
-
-    Args:
-        model: a Pipeline, or what `saccade.load` takes.
-        image_size: (height, width) of the canvas for every picture; None = the processor's first.
-    Raises: SaccadeError: another kind of model, a canvas that it was not trained on.
-    """
-    from saccade.pipeline import Pipeline, load
-
-    pipeline = load(model) if isinstance(model, (str, Path)) else model
-    if not isinstance(pipeline, Pipeline):
-        raise SaccadeError(f"a {type(pipeline).__name__} is no VLM-HRM; use from_keras or from_arrays")
-    model, processor = pipeline.model, pipeline.processor
-    sizes = processor.config.image_sizes
-    size = tuple(image_size or sizes[0])
-    if size not in sizes:
-        raise SaccadeError(f"image_size is {size}; this model has {', '.join(map(str, sizes))}")
-    rows, columns = model.config.vision.grid(size)
-    shuffle = model.config.shuffle
-    see = _compiled(model.encode_images, model)
-    read = _compiled(model.encode_text, model)
-
-    def encode_images(images: list):
-        canvases = np.stack([processor.place(image, size)[0] for image in images])
-        return see(canvases), None
-
-    def encode_texts(texts: list):
-        tokens, mask = _tokens(processor, texts)
-        return read(tokens, mask), mask
-
-    dim = model.config.dim
-    vision = Side(
-        dim, encode_images, (rows // shuffle, columns // shuffle), lambda i: processor.place(i, size)[1]
-    )
-    return Features(vision, Side(dim, encode_texts))
+def _read(source: _Prepared, workers: int) -> Iterator[tuple[dict, dict]]:
+    """Every item in order."""
+    stream = Stream(source, _only, None, source.size, workers=workers, shuffle=False, items=1)
+    with closing(stream.batches()) as batches:  # ends the workers now, not when it is collected
+        yield from islice(batches, len(source))
 
 
-def _tokens(processor: Processor, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
-    return processor.pad([processor.encode(processor.check(text)) for text in texts])
+def _later(steps: Iterable) -> Iterator:
+    """The same steps, each when the next has begun: while one is copied, the device computes."""
+    waiting: list = []
+    for step in steps:
+        yield from waiting
+        waiting = [step]
+    yield from waiting
 
 
 def from_keras(
@@ -200,31 +217,38 @@ def from_keras(
     size = _input_size(image_model, image_size)
     if (text_model is None) != (tokenize is None):
         raise SaccadeError("text_model and tokenize go together; give both or neither")
-    see = _compiled(lambda pixels: _flat(image_model(pixels, training=False), "image_model"), image_model)
+    see = compiled(lambda pixels: _flat(image_model(pixels, training=False), "image_model"), image_model)
     shape = _output_shape(image_model, (1, *size, 3))
 
-    def encode_images(images: list):
-        canvases = np.stack([letterbox(read_image(image), size)[0] for image in images]).astype(np.float32)
-        return see(canvases if prepare is None else np.asarray(prepare(canvases))), None
+    def pictures(images: list):
+        placed = [letterbox(read_image(image), size) for image in images]
+        canvases = np.stack([canvas for canvas, _ in placed]).astype(np.float32)
+        pixels = canvases if prepare is None else np.asarray(prepare(canvases))
+        return {"images": pixels, "placements": np.array([pack(place) for _, place in placed])}
 
     grid = (shape[1], shape[2]) if len(shape) == 4 else None
-    vision = Side(shape[-1], encode_images, grid, lambda image: letterbox(read_image(image), size)[1])
+    vision = Side(shape[-1], pictures, lambda arrays: see(arrays["images"]), grid)
     if text_model is None or tokenize is None:
         return Features(vision, None)
-    read = _compiled(lambda tokens: _flat(text_model(tokens, training=False), "text_model", 3), text_model)
+    read = compiled(lambda tokens: _flat(text_model(tokens, training=False), "text_model", 3), text_model)
 
-    def encode_texts(texts: list):
-        tokens, mask = tokenize(texts)
-        return read(tokens), None if mask is None else np.asarray(mask, bool)
+    def words(texts: list):
+        tokens, mask = tokenize([said(text) for text in texts])
+        return {"tokens": tokens} if mask is None else {"tokens": tokens, "text_mask": np.asarray(mask, bool)}
 
-    width = encode_texts(["a"])[0].shape[-1]
-    return Features(vision, Side(width, encode_texts))
+    def encode(arrays: dict):
+        return read(arrays["tokens"])
+
+    return Features(vision, Side(encode(words(["a"])).shape[-1], words, encode))
 
 
-def _compiled(function: Callable, model: keras.Model) -> Callable:
-    """The function as one compiled call without gradients: arrays -> a float32 array."""
-    call = backend.compiled(lambda *args: ops.cast(function(*args), "float32"), model)
-    return lambda *args: np.asarray(ops.convert_to_numpy(call(*args)))
+def compiled(function: Callable, model: keras.Model) -> Callable:
+    """The function as one compiled call without gradients: arrays -> float32 tensors."""
+
+    def wide(*args):
+        return keras.tree.map_structure(lambda t: ops.cast(t, "float32"), function(*args))
+
+    return backend.compiled(wide, model)
 
 
 def _input_size(model: keras.Model, image_size) -> tuple[int, int]:

@@ -1,6 +1,7 @@
 """Features as arrays: kept on disk, taken in batches, or made by another program."""
 
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,6 @@ from saccade.errors import SaccadeError
 from saccade.files import write_error
 
 SIDES = ("vision", "text")
-_NAMES = ("vision_features", "vision_mask", "text_features", "text_mask")
 
 
 def dims_of(vision_dim: int | None, text_dim: int | None, grid) -> dict[str, Any]:
@@ -26,7 +26,8 @@ class FeatureSet:
 
     Args:
         arrays: `vision_features` float (N, P, C) or (N, C); `text_features` float (N, T, D) or (N, D); where
-            there is padding `vision_mask` bool (N, P) and `text_mask` bool (N, T), True = keep.
+            there is padding `vision_mask` bool (N, P) and `text_mask` bool (N, T), True = keep; and what else
+            a head reads or learns of each row.
         grid: (rows, columns) of the P patches, row-major; None = unknown, or no patches.
         placements: where each picture lies on its canvas, if known; boxes of a head are of the canvas.
     """
@@ -41,11 +42,15 @@ class FeatureSet:
         widths = [a.shape[-1] if (a := self.arrays.get(f"{s}_features")) is not None else None for s in SIDES]
         return dims_of(*widths, self.grid)
 
+    @property
+    def num_bytes(self) -> int:
+        return sum(array.nbytes for array in self.arrays.values())
+
     def __len__(self) -> int:
         return len(next(iter(self.arrays.values())))
 
     def __getitem__(self, indices) -> dict[str, np.ndarray]:
-        """A batch. Args: indices: a slice, or int (B,)."""
+        """A batch. Args: indices: a slice, or numbers of rows, as a Stream of them collates."""
         return {name: array[indices] for name, array in self.arrays.items()}
 
     def save(self, path: str | Path) -> None:
@@ -53,8 +58,7 @@ class FeatureSet:
         path = npz_path(path)
         extra: dict[str, Any] = {"grid": np.array(self.grid or (), int)}
         if self.placements is not None:
-            rows = [(*p.image_size, *p.canvas_size, *_corner(p)) for p in self.placements]
-            extra["placements"] = np.array(rows, int).reshape(-1, 8)
+            extra["placements"] = np.array([pack(p) for p in self.placements], int).reshape(-1, 8)
         temporary = path.with_name(f".{path.name}.partial")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -78,17 +82,59 @@ class FeatureSet:
         except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
             raise SaccadeError(f"{path} cannot be read: {error}; encode the data again") from None
         grid, rows = found.pop("grid", None), found.pop("placements", None)
-        if grid is None or not found or set(found) - set(_NAMES):
+        if grid is None or not any(f"{side}_features" in found for side in SIDES):
             raise SaccadeError(f"{path} holds {', '.join(sorted(found)) or 'nothing'}, not features")
-        placements = None
-        if rows is not None:
-            table = [[int(value) for value in row] for row in rows]
-            placements = tuple(Placement((r[0], r[1]), (r[2], r[3]), *r[4:]) for r in table)
+        placements = None if rows is None else tuple(map(unpack, rows.tolist()))
         return cls(found, (int(grid[0]), int(grid[1])) if len(grid) else None, placements)
 
 
-def _corner(p: Placement) -> tuple[int, int, int, int]:
-    return p.top_px, p.left_px, p.height_px, p.width_px
+def pack(p: Placement) -> tuple[int, ...]:
+    """A Placement as 8 whole numbers."""
+    return (*p.image_size, *p.canvas_size, p.top_px, p.left_px, p.height_px, p.width_px)
+
+
+def unpack(r: Sequence[int]) -> Placement:
+    return Placement((r[0], r[1]), (r[2], r[3]), *r[4:])
+
+
+class Gathered:
+    """Arrays of `count` rows in one place, filled batch by batch.
+
+    Where batches differ in length, the shorter ones end in zeros, False in a mask.
+    """
+
+    def __init__(self, count: int):
+        self.arrays: dict[str, np.ndarray] = {}
+        self._count, self._start = count, 0
+
+    def add(self, filled: dict[str, np.ndarray], exact: dict[str, np.ndarray]) -> None:
+        """The next rows. Args: filled: arrays of a full batch; what is too much of the last is dropped.
+        exact: arrays of the rows that there are.
+        Raises: SaccadeError: texts of several lengths, with nothing that tells which tokens count.
+        """
+        start, size = self._start, len(next(iter(filled.values())))
+        stop = min(start + size, self._count)
+        for name, value in {**filled, **exact}.items():
+            own = self._wide_enough(name, value, "text_mask" in filled)
+            row = own[start:stop]
+            (row[:, : value.shape[1]] if value.ndim > 1 else row)[:] = value[: stop - start]
+        self._start = stop
+
+    def _wide_enough(self, name: str, value: np.ndarray, masked: bool) -> np.ndarray:
+        own = self.arrays.get(name)
+        if own is None:  # zeros are no memory before they are written
+            self.arrays[name] = np.zeros((self._count, *value.shape[1:]), value.dtype)
+        elif value.ndim > 1 and value.shape[1] != own.shape[1]:
+            lengths = sorted((own.shape[1], value.shape[1]))
+            if name == "text_features" and value.ndim == 3 and not masked:
+                raise SaccadeError(
+                    f"texts are of {lengths[0]} and of {lengths[1]} tokens without a mask; "
+                    "have tokenize give one"
+                )
+            if value.shape[1] > own.shape[1]:
+                self.arrays[name] = np.zeros((self._count, *value.shape[1:]), value.dtype)
+                self.arrays[name][: self._start, : own.shape[1]] = own[: self._start]
+        return self.arrays[name]
 
 
 def npz_path(path: str | Path) -> Path:

@@ -308,20 +308,26 @@ class Ground:
         return loss, correct, {"accuracy": ops.mean(ops.cast(correct, "float32")), "iou": ops.mean(iou)}
 
 
-def ground_loss(outputs: dict, boxes, grid):
+def ground_loss(outputs: dict, boxes, grid, kept=None):
     """Point at the patch that holds the centre, and fit its box.
 
     The patch is the class to find; boxes learn there and wherever the scores now point, so that a near miss
     still gives a good box.
 
     Args: outputs: `boxes` cxcywh (B, N, 4), `score_logits` (B, N).  boxes: the true ones, xyxy (B, 4).
-        grid: (rows, columns) of the N patches.
+        grid: (rows, columns) of the N patches.  kept: bool (B, N), False = padded; None = all are kept. A row
+            whose centre lies on a padded patch has no patch to find: its boxes learn only where its scores
+            point. Boxes of padded patches learn nothing, so a row of padding alone has a loss of 0.
     Returns: loss float32 (B,); IoU of the best box, float32 (B,).
     """
     patch = containing_patch(boxes, grid)
     pointing = losses.cross_entropy(outputs["score_logits"], patch)
     believed = ops.stop_gradient(ops.softmax(outputs["score_logits"], axis=-1))
     weights = (ops.one_hot(patch, believed.shape[1], dtype="float32") + believed) / 2
+    if kept is not None:
+        there = ops.take_along_axis(kept, ops.expand_dims(patch, 1), axis=1)[:, 0]
+        pointing = ops.where(there, pointing, 0.0)
+        weights = ops.where(kept, weights, 0.0)
     fit, _ = losses.box_loss(outputs["boxes"], ops.expand_dims(boxes, 1))
     iou, _ = losses.box_iou(best_box(outputs)[0], boxes)
     return pointing + ops.sum(weights * fit, axis=-1), iou

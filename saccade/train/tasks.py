@@ -64,7 +64,7 @@ def _vqa(model, outputs: dict, batch: dict):
 
 
 def _grounding(model, outputs: dict, batch: dict):
-    loss, iou = ground_loss(outputs, batch["box"], model.config.grid)
+    loss, iou = ground_loss(outputs, batch["box"], model.config.grid, batch.get("vision_mask"))
     return loss, {"iou": ops.mean(iou)}
 
 

@@ -11,7 +11,7 @@ from keras import ops
 from saccade.data.image import letterbox
 from saccade.data.readers import Row
 from saccade.errors import SaccadeError
-from saccade.evaluation.heads import RULE_OF, evaluate_head
+from saccade.evaluation.heads import RULE_OF, evaluate_head, predictions
 from saccade.evaluation.rules import RULES, score_predictions
 from saccade.features import FeatureSet, from_arrays
 from saccade.heads.create import create_vlm_head
@@ -142,6 +142,19 @@ def test_a_head_that_writes():
     head = Head("other", {"logits": "vision_features"})
     with pytest.raises(SaccadeError, match="task 'other' has no rule of its own"):
         evaluate_head(head, features, rows, progress=False)
+
+
+def test_a_dialogue_head_ranks_its_candidates():
+    """The outputs' candidate scores are what the rule reads; a last batch that is filled up adds nothing."""
+    logits = np.array([[0.1, 0.9, 0.5], [0.2, 0.7, 0.1], [0.9, 0.3, 0.1]])
+    rows = [row(i, answer_index=index, candidates=("a", "b", "c")) for i, index in enumerate((1, 0, 0))]
+    head = Head("dialogue", {"candidate_scores": "vision_features"})
+    features = from_arrays(logits, np.zeros((3, 1)))
+    scores = evaluate_head(head, features, rows, batch_size=2, progress=False)
+    assert scores["mrr"] == pytest.approx((1 + 1 / 2 + 1) / 3)
+    assert (scores["harness"], scores["num"]) == ("dialogue", 3)
+    said = predictions(head, features, batch_size=2, progress=False)
+    np.testing.assert_allclose(np.stack(said), logits, rtol=1e-6)
 
 
 def test_dialogue_from_candidate_scores():

@@ -13,6 +13,7 @@ from saccade.heads.grounding import check_boxes
 from saccade.heads.task import VLMTaskConfig
 from saccade.heads.vqa import soft_targets
 from saccade.train.config import TrainConfig
+from saccade.train.objectives import ground_loss
 from saccade.train.stream import Stream
 from saccade.train.tasks import HeadLoss
 from saccade.train.trainer import Trainer
@@ -271,6 +272,52 @@ def test_a_gradient_reaches_every_weight(task):
     for variable, gradient in zip(head.trainable_variables, gradients, strict=True):
         assert np.isfinite(gradient).all(), variable.path
         assert np.abs(gradient).max() > 0, variable.path
+
+
+def grounded(outputs, boxes, kept):
+    """Loss of each row, and its gradient by the outputs, from sums of each row alone."""
+    import jax
+
+    def total(values):
+        loss, iou = ground_loss(values, boxes, GRID, kept)
+        return loss.sum(), (loss, iou)
+
+    gradients, (loss, iou) = jax.grad(total, has_aux=True)(outputs)
+    return numbers({"loss": loss, "iou": iou}), numbers(gradients)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "jax", reason="gradients by jax")
+def test_a_centre_on_a_padded_patch():
+    """Row 0: kept. Row 1: the centre's patch is padded, nothing to find. Row 2: no patch at all."""
+    rng = np.random.default_rng(0)
+    kept = np.array([[True] * N, [True] * (N - 1) + [False], [False] * N])
+    boxes = np.tile(np.array([0.7, 0.6, 0.9, 0.8], np.float32), (3, 1))  # the last patch
+    outputs = {
+        "boxes": rng.uniform(0.2, 0.8, size=(3, N, 4)).astype(np.float32),
+        "score_logits": np.where(kept, rng.normal(size=(3, N)), -1e9).astype(np.float32),
+    }
+    found, gradients = grounded(outputs, boxes, kept)
+    assert all(np.isfinite(value).all() for value in (*found.values(), *gradients.values()))
+    free, _ = grounded(outputs, boxes, None)
+    assert free["loss"][1] > 1e8  # what the rule is there for
+    np.testing.assert_allclose(found["loss"][0], free["loss"][0], rtol=1e-6)
+    assert 0 < found["loss"][1] < 10
+    assert found["loss"][2] == 0
+    assert np.abs(gradients["score_logits"][0]).max() > 0
+    assert not gradients["score_logits"][1:].any()
+    assert not gradients["boxes"][~kept].any()
+    assert gradients["boxes"][1, : N - 1].any()
+
+
+@pytest.mark.skipif(keras.backend.backend() != "jax", reason="gradients by jax")
+def test_the_grounding_head_learns_from_kept_patches():
+    head, batch = head_of("grounding"), features()
+    batch["box"] = np.tile(np.array([0.7, 0.6, 0.9, 0.8], np.float32), (B, 1))
+    assert not batch["vision_mask"][1:, -1].any()
+    loss, _, _, _ = HeadLoss()(head, {}, batch, None)
+    assert 0 < float(loss) < 20
+    batch["vision_mask"][:] = False
+    assert float(HeadLoss()(head, {}, batch, None)[0]) == 0
 
 
 @pytest.mark.parametrize("task", CONFIGS)

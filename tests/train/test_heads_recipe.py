@@ -1,14 +1,19 @@
 """The recipe that trains task heads on the bundled model's features: labels, features, and that it learns."""
 
-from contextlib import closing
+from functools import partial
 
 import keras
 import numpy as np
 import pytest
+from keras import ops
 
 import saccade
+from saccade import backend
 from saccade.data.scenes import Source
 from saccade.errors import SaccadeError
+from saccade.features import from_saccade
+from saccade.features.stored import SIDES
+from saccade.heads.create import create_vlm_head
 from saccade.train import scene_heads
 from saccade.train.recipe import load_recipe, make_config, run_recipe
 
@@ -26,11 +31,7 @@ def source(name):
 
 
 def drawn(name, count):
-    return scene_heads.draw(source(name), 0, count)
-
-
-def chunks(pipeline, name, count):
-    return scene_heads.Chunks(source(name), count, pipeline.processor, RECIPE.TASKS[name].labels)
+    return list(scene_heads.Drawn(source(name), count))
 
 
 def test_boxes_are_of_the_canvas(pipeline):
@@ -57,83 +58,73 @@ def test_candidates_hold_the_right_answer_once(pipeline, count):
     assert len(set(labels["answer_index"].tolist())) > 1
 
 
-def test_features_do_not_depend_on_the_chunk(pipeline, monkeypatch):
-    """The last chunk is padded; a row's features are its own."""
-    whole = scene_heads.encode(pipeline, chunks(pipeline, "vqa", 5), steps=1)
-    monkeypatch.setattr(scene_heads, "CHUNK", 2)
-    parts = scene_heads.encode(pipeline, chunks(pipeline, "vqa", 5), steps=1)
-    assert whole.keys() == parts.keys() >= {"answer_targets", "text_mask"}
-    for name, value in whole.items():
-        assert len(value) == 5
-        assert value.dtype == parts[name].dtype
-        np.testing.assert_allclose(
-            np.float32(parts[name]), np.float32(value), atol=0.05, err_msg=name
-        )  # float16
+def test_twins_follow_each_other():
+    """A pair is drawn once, whatever is asked for first; an odd one out has no twin."""
+    pairs = [source("matching")[i] for i in range(2)]
+    drawn = scene_heads.Drawn(source("matching"), 5)
+    assert len(drawn) == 4
+    for i in (3, 0, 1, 2):
+        wanted = pairs[i // 2] if i % 2 == 0 else pairs[i // 2].pair
+        assert drawn[i].text == wanted.text
+        np.testing.assert_array_equal(drawn[i].image, wanted.image)
+    with pytest.raises(IndexError):
+        drawn[4]
 
 
-def test_workers_draw_the_same(pipeline):
+def test_candidates_differ_from_chunk_to_chunk(pipeline):
+    examples = drawn("dialogue", 40)
+    labels = RECIPE.TASKS["dialogue"].labels
+    first, second = (labels(pipeline.processor, examples, start)["answer_index"] for start in (0, 250))
+    assert (first != second).any()
+    np.testing.assert_array_equal(labels(pipeline.processor, examples, 250)["answer_index"], second)
+
+
+def test_workers_prepare_the_same(pipeline):
     """Three chunks, the last short, by two processes and by none: the same arrays in the same order."""
-    for name in ("dialogue", "matching"):
-        alone = chunks(pipeline, name, 2 * scene_heads.CHUNK + 5)
-        with closing(alone.read(2)) as items:
-            together = list(items)
-        assert len(together) == len(alone) == 3
-        for (read, rows), (other_read, other_rows) in zip(alone.read(), together, strict=True):
-            for one, other in ((read, other_read), (rows, other_rows)):
-                assert one.keys() == other.keys()
-                for key, value in one.items():
-                    np.testing.assert_array_equal(value, other[key], err_msg=key)
-    assert len(together[2][0]["tokens"]) == 4  # twins: of 5 examples one has none
-
-
-def test_chunks_are_drawn_from_where_they_start(pipeline, monkeypatch):
-    """Item i holds examples i * CHUNK and on; candidates stand elsewhere in each chunk."""
-    monkeypatch.setattr(scene_heads, "CHUNK", 20)
-    for name in ("dialogue", "matching"):
-        whole = drawn(name, 40)
-        items = list(chunks(pipeline, name, 40).read())
-        read, rows = scene_heads.inputs(pipeline.processor, whole)
-        for key, value in read.items():
-            np.testing.assert_array_equal(np.concatenate([item[0][key] for item in items]), value)
-        for key, value in rows.items():
-            np.testing.assert_array_equal(np.concatenate([item[1][key] for item in items]), value)
-        if name == "dialogue":
-            assert (items[0][1]["answer_index"] != items[1][1]["answer_index"]).any()
-
-
-def test_images_only(pipeline):
-    found = scene_heads.encode(pipeline, chunks(pipeline, "captioning", 3), text=False)
-    assert found.keys() == {"vision_features", "tokens"}
-    assert found["vision_features"].shape == (3, 64, 256)
-    assert found["vision_features"].dtype == np.float16
+    encoder = from_saccade(pipeline, max_turns=scene_heads.MAX_TURNS)
+    examples = scene_heads.Drawn(source("dialogue"), 45)
+    labels = partial(scene_heads.candidate_labels, pipeline.processor)
+    alone, together = (
+        encoder.encode_all(examples, 20, labels=labels, workers=workers, progress=False) for workers in (0, 2)
+    )
+    assert alone.arrays.keys() == together.arrays.keys() >= {"turns", "roles", "candidates"}
+    assert len(alone) == 45
+    assert alone.placements == together.placements
+    for key, value in alone.arrays.items():
+        np.testing.assert_array_equal(value, together.arrays[key], err_msg=key)
 
 
 def test_twins_share_a_batch(pipeline):
     config = RECIPE.Config(tasks=("matching",), examples=8, held_out=4)
     data = RECIPE.prepare(config, "matching", pipeline)
-    batch = data.train([data.train[3], data.train[1]])
-    assert len(data.train) == 4
+    batch = data.gather([3, 1])
+    assert (len(data.train), len(data.rows), len(data.features)) == (8, 4, 4)
     for name in ("vision_features", "text_features", "text_mask"):
+        assert len(batch[name]) == 4
         np.testing.assert_array_equal(batch[name], data.train.arrays[name][[6, 7, 2, 3]])
-    assert len(data.examples) == 4
+    streamed = next(data.stream(None, 4).batches())
+    assert {len(value) for value in streamed.values()} == {4}
 
 
-@pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
-def test_heads_read_float16(pipeline, precision):
+def test_heads_read_float16(pipeline):
     """Features go to the head as they are kept: the outputs are those of the same values in float32."""
-    for name in RECIPE.TASKS:
-        config = RECIPE.Config(tasks=(name,), examples=4, held_out=4, dim=32, precision=precision, batch=4)
-        data = RECIPE.prepare(config, name, pipeline)
-        head = RECIPE.make_trainer(config, pipeline, {name: data}).model
-        batch = data.train(range(len(data.train)))
-        halves = {key for key, value in batch.items() if value.dtype == np.float16}
-        assert "vision_features" in halves
-        narrow = head(batch)
-        wide = head({**batch, **{key: batch[key].astype(np.float32) for key in halves}})
-        for key, value in wide.items():
-            value, other = (np.asarray(keras.ops.convert_to_numpy(v)) for v in (value, narrow[key]))
-            assert value.dtype == other.dtype
-            np.testing.assert_allclose(other.astype(np.float32), value.astype(np.float32), atol=1e-6)
+    rng = np.random.default_rng(0)
+    for name, task in RECIPE.TASKS.items():
+        labels = task.labels(pipeline.processor, drawn(name, 2)) if task.labels else {}
+        halves = {f"{side}_features": rng.normal(size=(2, 64, 256)).astype(np.float16) for side in SIDES}
+        places = {key: np.zeros((2, 64), np.int32) for key in ("turns", "roles")}
+        if not task.text:
+            del halves["text_features"]
+        batch = {**labels, **places, **halves}
+        wide = {**batch, **{key: value.astype(np.float32) for key, value in halves.items()}}
+        config = RECIPE.Config(tasks=(name,), dim=32)
+        head = create_vlm_head(RECIPE.head_config(config, name, pipeline), dtype="mixed_bfloat16")
+        call = backend.compiled(head, head)
+        narrow = call(batch)
+        for key, value in call(wide).items():
+            assert value.dtype == narrow[key].dtype
+            both = (np.float32(ops.convert_to_numpy(v)) for v in (narrow[key], value))
+            np.testing.assert_allclose(*both, atol=2e-6, err_msg=f"{name} {key}")
 
 
 def test_every_task_trains_as_one_head(tmp_path):
