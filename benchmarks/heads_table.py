@@ -12,7 +12,7 @@ import json
 import time
 from pathlib import Path
 
-import saccade
+from saccade import backend
 from saccade.errors import SaccadeError
 from saccade.fusion.multimodal import STRATEGIES
 from saccade.train.recipe import load_recipe
@@ -48,6 +48,7 @@ def main() -> None:
     parser.add_argument("--print", action="store_true", dest="show", help="only print the table of --out")
     options = parser.parse_args()
     done = read(options.out)
+    backend.enable_compilation_cache()
     if not options.show:
         for task in options.tasks:
             train(task, options, done)
@@ -92,7 +93,7 @@ def train(task: str, options, done: dict) -> None:
             train=settings,
             **given(options, "fusion_depth", "decoder_depth"),
         )
-        pipeline = saccade.load(config.encoder)
+        pipeline = module.load_encoder(config)
         data = data or {task: module.prepare(config, task, pipeline)}
         begin = time.perf_counter()
         try:

@@ -16,15 +16,16 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-import saccade
 from saccade import backend
+from saccade.data.processor import Processor
 from saccade.data.scenes import Source
 from saccade.errors import SaccadeError
 from saccade.features import FeatureSet, from_saccade
 from saccade.heads.create import create_vlm_head
 from saccade.heads.multitask import create_multi_task_vlm_head
 from saccade.heads.task import VLMTaskConfig
-from saccade.pipeline import Pipeline
+from saccade.models.vlm_hrm import VLMHRM
+from saccade.pipeline import Pipeline, find_model
 from saccade.train.config import TrainConfig
 from saccade.train.scene_heads import (
     CAPTION_LENGTH,
@@ -168,6 +169,12 @@ TASKS = {
 # -- the run
 
 
+def load_encoder(config: Config) -> Pipeline:
+    """The frozen model, computing as the heads do: reading 600,000 examples in float32 took most of a run."""
+    folder = find_model(config.encoder)
+    return Pipeline(VLMHRM.load(folder, dtype=config.precision), Processor.load(folder))
+
+
 def head_config(config: Config, name: str, pipeline: Pipeline) -> VLMTaskConfig:
     task, dim = TASKS[name], pipeline.model.config.dim
     deep = task.fusion_depth if config.fusion_depth is None else config.fusion_depth
@@ -246,6 +253,6 @@ def recipe(config: Config, out_dir: Path | None) -> Trainer:
     unknown = [name for name in config.tasks if name not in TASKS]
     if unknown or not config.tasks:
         raise SaccadeError(f"tasks={list(config.tasks)}: choose some of {', '.join(TASKS)}")
-    pipeline = saccade.load(config.encoder)
+    pipeline = load_encoder(config)
     data = {name: prepare(config, name, pipeline) for name in config.tasks}
     return make_trainer(config, pipeline, data, out_dir)
