@@ -191,5 +191,8 @@ def test_scene_chunks():
     (chunk,) = SceneChunks(Source("vqa", seed=1))[4]
     example = Source("vqa", seed=1)[4]
     assert (chunk.text, chunk.answer) == (example.text, example.answer)
+    (all_of_it,) = SceneChunks(Source("retrieve", seed=1), "text")[4]
+    assert all_of_it.text == ""  # nothing is asked
+    assert all_of_it.answer == Source("retrieve", seed=1)[4].text
     (caption,) = SceneChunks(Source("caption", seed=1), "target")[4]
     assert caption.answer == Source("caption", seed=1)[4].target
