@@ -59,7 +59,7 @@ class Config(OverTower):
     stage: Literal["joint", "language", "vision"] = "joint"
     preset: str = "flamingo_scenes"
     qa_batch: int = 192
-    episode_batch: int = 48
+    episode_batch: int = 64
     shots: int = 8
     eval_shots: tuple[int, ...] = (0, 2, 4, 8)
     train: TrainConfig = LANGUAGE_OVER_TOWER
@@ -110,9 +110,11 @@ def recipe(config: Config, out_dir: Path | None) -> Trainer:
         return Stream(rows, collate, NextToken(), batch, workers=share, shuffle=False)
 
     asking, telling = (config.one_image(processor, n) for n in (config.question_length, config.max_length))
+    # A demonstration has six tokens: <image>, three words, the name, <|endofchunk|>.
+    showing = replace(processor, config=replace(processor.config, max_length=6 * (config.shots + 1) + 1))
     streams = {
         "qa": stream(config.rows("vqa"), asking, config.qa_batch),
-        "episodes": stream(Episodes(config.shots, seed=config.seed), processor, config.episode_batch),
+        "episodes": stream(Episodes(config.shots, seed=config.seed), showing, config.episode_batch),
     }
     if config.describe_batch:
         streams["describe"] = stream(config.rows("retrieve"), telling, config.describe_batch)

@@ -282,10 +282,10 @@ def find_model(name_or_folder: str | Path) -> Path:
         folder = BUNDLED / str(name_or_folder)
         if not re.fullmatch(r"[\w.-]+", str(name_or_folder)) or not folder.is_dir():
             names = ", ".join(sorted(p.parent.name for p in BUNDLED.glob("*/config.json")))
-            fix = (
-                f"bundled models: {names}" if names else "none ships yet: train one, then give its directory"
+            raise SaccadeError(
+                f"no model or directory is called {str(name_or_folder)!r}; bundled models: {names}; of one "
+                "that you have trained, give the directory"
             )
-            raise SaccadeError(f"no model or directory is called {str(name_or_folder)!r}; {fix}")
     return folder
 
 

@@ -8,6 +8,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import saccade
+from saccade import pipeline
 from saccade.cli import app
 
 
@@ -69,6 +70,19 @@ def test_what_is_refused(folder, words, options, message):
     assert result.exit_code == 2
     assert message in result.stderr
     assert result.stderr.count("\n") == 1
+
+
+def test_the_bundled_one_is_the_default(folder, monkeypatch, tmp_path):
+    words = ["classify", str(folder / "image.png"), "a red cube", "a blue ball", "--json"]
+    monkeypatch.setattr(pipeline, "BUNDLED", tmp_path)
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 2
+    assert "no model or directory is called 'clip_scenes'" in json.loads(result.stdout)["error"]
+    clip_parts.pipeline().save(tmp_path / "clip_scenes")
+    assert [info.name for info in pipeline.available()] == ["clip_scenes"]
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 0
+    assert result.stdout == run(folder, "a red cube", "a blue ball", "--json").stdout
 
 
 def test_no_labels(folder):

@@ -3,75 +3,32 @@
 import io
 import json
 import zipfile
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import scripted
 from PIL import Image
+from scripted import BATCH, STEPS, Oracle, pipeline
 
-from saccade.data.processor import Processor, ProcessorConfig
-from saccade.data.scenes import ANSWERS, Source, caption_is_true, lexicon
+from saccade.data.scenes import ANSWERS, Source, caption_is_true
 from saccade.data.scenes.nlvr import scene_from_structured
 from saccade.data.scenes.render import render
-from saccade.data.text import Tokenizer
 from saccade.errors import SaccadeError
 from saccade.evaluation import choose_threshold, evaluate
 from saccade.evaluation.texts import conclusion, is_readable
 from saccade.metrics.region import iou
 
-STEPS = 6
-NUM, BATCH = 23, 10  # the last batch is not full
+NUM = 23  # the last batch is not full
 
 
 @pytest.fixture(scope="module")
 def words():
-    texts = [text for e in map(Source("rationale").__getitem__, range(60)) for text in (e.text, e.target)]
-    config = ProcessorConfig(
-        image_sizes=((32, 32), (16, 64)), answers=ANSWERS, max_length=96, length_multiple=16, target_length=96
-    )
-    return Processor(Tokenizer.train([*texts, *[" ".join(lexicon())] * 20], 900), config)
-
-
-class Oracle:
-    """Knows the answer from step = program depth on, and says so; `wrong` rows never do."""
-
-    def __init__(self, wrong=(), unsure=-1.0, sure=2.0):
-        self.wrong, self.unsure, self.sure, self.rows = wrong, unsure, sure, 0
-
-    def _known(self, batch):
-        """bool (K, B)"""
-        steps = np.arange(1, STEPS + 1)[:, None]
-        number = self.rows + np.arange(len(batch["depth"]))
-        self.rows += BATCH
-        return (steps >= batch["depth"]) & ~np.isin(number, self.wrong)
-
-    def trace(self, batch, task):
-        known = self._known(batch)
-        result = {"q_halt": np.where(known, self.sure, self.unsure)}
-        if task == "ground":
-            # Shifted by half its width: IoU 1/3.
-            width = (batch["boxes"][:, 2:3] - batch["boxes"][:, :1]) / 2
-            shifted = batch["boxes"] + width * [1, 0, 1, 0]
-            boxes = np.where(known[:, :, None], batch["boxes"], shifted)
-            return {**result, "box": boxes, "confidence": known * 0.5}
-        classes = len(ANSWERS) if task == "vqa" else 2
-        right = np.eye(classes)[batch["answer"]]
-        other = np.eye(classes)[(batch["answer"] + 1) % classes]
-        sharp = np.where(known[:, :, None], right, other)
-        return {**result, "probabilities": 0.8 * sharp + 0.2 / classes}
-
-
-def pipeline(reasoner, words):
-    model = SimpleNamespace(
-        config=SimpleNamespace(halt_max_steps=STEPS, halt_threshold=0.0),
-        dtype_policy=SimpleNamespace(name="float32"),
-    )
-    return SimpleNamespace(reasoner=reasoner, processor=words, model=model)
+    return scripted.words()
 
 
 def measure(reasoner, words, **options):
     given = {"num": NUM, "batch_size": BATCH, "progress": False, **options}
-    scores = evaluate(pipeline(reasoner, words), **given)
+    scores = evaluate(pipeline(reasoner), **given)
     json.dumps(scores, allow_nan=False)  # plain values only
     return scores
 
@@ -134,18 +91,16 @@ def test_ground_compares_boxes_of_the_canvas(words):
 
 
 def test_choose_threshold_takes_the_fewest_steps_that_cost_nothing(words):
-    chosen = choose_threshold(pipeline(Oracle(), words), tasks=("vqa",), num=NUM, batch_size=BATCH)
+    chosen = choose_threshold(pipeline(Oracle()), tasks=("vqa",), num=NUM, batch_size=BATCH)
     # Unsure is -1: at any lower threshold every row stops at once, at -1 each stops when it knows.
     assert chosen["threshold"] == -1.0
     source = Source("vqa", split="val", seed=98)
     assert chosen["mean_steps"] == pytest.approx(np.mean([source[i].depth for i in range(NUM)]))
     assert chosen["tasks"]["vqa"]["accuracy"] == 1
-    deceived = choose_threshold(
-        pipeline(Oracle(unsure=5, sure=3), words), ("vqa",), num=NUM, batch_size=BATCH
-    )
+    deceived = choose_threshold(pipeline(Oracle(unsure=5, sure=3)), ("vqa",), num=NUM, batch_size=BATCH)
     assert deceived["mean_steps"] == STEPS  # nothing but taking every step is good enough
     with pytest.raises(SaccadeError, match="no answer at every step"):
-        choose_threshold(pipeline(Oracle(), words), ("caption",))
+        choose_threshold(pipeline(Oracle()), ("caption",))
 
 
 class Writer:

@@ -11,11 +11,11 @@ def classify(
     labels: list[str] = typer.Argument(metavar="LABEL...", help="What it may show, each in quotes."),
     template: str = typer.Option("{}", "--template", help="The text of a label: `a photo of {}`."),
     model: str = typer.Option(
-        ...,
+        "clip_scenes",
         "--model",
         "-m",
-        help="Of a CLIP or SigLIP, none ships yet: a directory (`saccade train clip_scenes` makes one), or a "
-        "hub name, as openai/clip-vit-base-patch32[@revision].",
+        help="A CLIP or SigLIP: a bundled model's name (see `saccade list`), a directory (`saccade train "
+        "clip_scenes` makes one), or a hub name, as openai/clip-vit-base-patch32[@revision].",
     ),
     json: bool = JsonOption,
 ) -> None:

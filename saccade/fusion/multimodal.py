@@ -4,7 +4,7 @@ import keras
 from keras import ops
 
 from saccade.fusion.cross_attention import CrossModalAttention, HierarchicalCrossModalFusion
-from saccade.fusion.resampler import PerceiverResampler, QFormer, all_true, attentions
+from saccade.fusion.resampler import PerceiverResampler, QueryFusion, all_true, attentions
 from saccade.layers.attention_kinds import make_attention
 from saccade.layers.normalization import rms
 from saccade.layers.pooling import AttentionPooling
@@ -47,7 +47,7 @@ class MultiModalFusion(keras.layers.Layer):
     | bilinear | P (tanh(U c) * tanh(V t)), U and V to `rank` | T |
     | tensor | sum over r < rank of (U_r [c; 1]) * (V_r [t; 1]) | T |
     | film | (1 + g(c)) * t + b(c) | T |
-    | q_former | queries that talk with t and read v; see QFormer | num_queries |
+    | q_former | queries that talk with t and read v; see QueryFusion | num_queries |
     | perceiver | latents that read [v; t]; see PerceiverResampler | num_queries |
 
     Args:
@@ -154,7 +154,7 @@ def _mixer(strategy: str, dim: int, num_heads: int, options: dict, policy):
     if strategy == "hierarchical":
         return HierarchicalCrossModalFusion(dim, num_heads, **options, dtype=policy, name="hierarchical")
     if strategy == "q_former":
-        return QFormer(dim=dim, num_heads=num_heads, **options, dtype=policy, name="q_former")
+        return QueryFusion(dim=dim, num_heads=num_heads, **options, dtype=policy, name="q_former")
     if strategy == "perceiver":
         return PerceiverResampler(dim=dim, num_heads=num_heads, **options, dtype=policy, name="perceiver")
     return TokenFusion(strategy, dim, num_heads, **options, dtype=policy, name="tokenwise")

@@ -46,7 +46,7 @@ class FusionTokens(keras.layers.Layer):
         return rms(tokens + self.read_text(tokens, text, ops.expand_dims(text_mask, 1)))
 
 
-class QFormer(keras.layers.Layer):
+class QueryFusion(keras.layers.Layer):
     """Learned queries that talk with the text and read the image.
 
     Each of `depth` blocks, over z = [queries; text]: z = rms(z + SelfAttention(z)); the queries only:
@@ -60,7 +60,8 @@ class QFormer(keras.layers.Layer):
         vision_mask: bool (B, N).  text_mask: bool (B, T). True = keep; None = all.
     Returns: float (B, Q, D).
     Source: BLIP-2, section 3.1, arXiv:2301.12597. Differs: reads the image in every block, not in every
-        second; queries and text share one feed-forward net (gated, not GELU); RMS norms.
+        second; queries and text share one feed-forward net (gated, not GELU); RMS norms. The published one is
+        `saccade.models.qformer.QFormer` (docs/decisions/0015).
     """
 
     def __init__(

@@ -128,7 +128,7 @@ class QFormer(keras.layers.Layer):
 
     Args: config.  vision_dim: C of the image features.
     Source: BLIP-2, section 3.1, arXiv:2301.12597; equal to Blip2QFormerModel in transformers (tests/oracle).
-        No dropout. `saccade.fusion.resampler.QFormer` is the smaller fusion layer in the same spirit.
+        No dropout. `saccade.fusion.resampler.QueryFusion` is the fusion layer in the same spirit.
     """
 
     def __init__(self, config: QFormerConfig, vision_dim: int, **kwargs):

@@ -70,7 +70,8 @@ def _grounding(model, outputs: dict, batch: dict):
 
 def _matching(model, outputs: dict, batch: dict):
     similarity = outputs["similarity"]
-    wrong, found = losses.hard_negatives(similarity, _alike(outputs["text_embeddings"]))
+    same = same_text(batch["text_features"], batch.get("text_mask"))
+    wrong, found = losses.hard_negatives(similarity, same)
     texts = {name: ops.take(batch[name], wrong, axis=0) for name in batch if name.startswith("text_")}
     others = ops.expand_dims(model.match({**batch, **texts}), 1)
     pairs = losses.itm_loss(outputs["match_logit"], others, ops.expand_dims(found, 1))
@@ -79,9 +80,24 @@ def _matching(model, outputs: dict, batch: dict):
     return losses.info_nce(similarity) + pairs, {"recall": recall}
 
 
-def _alike(texts):
-    """bool (B, B): the same text twice in a batch is no wrong text for either image."""
-    return ops.matmul(texts, ops.transpose(texts)) > 1 - 1e-5
+def same_text(features, mask=None):
+    """Which rows are one and the same text: no wrong text for each other's image.
+
+    Judged by what the head reads, not by its embeddings, which are all alike before it has learnt anything.
+    The same: closer than a hundredth of how far texts of this batch are from their mean; a single token that
+    differs is further.
+
+    Args: features: float (B, T, D) or (B, D).  mask: bool (B, T), True = keep; None = all.
+    Returns: bool (B, B).
+    """
+    x = ops.stop_gradient(ops.cast(features, "float32"))
+    if mask is not None:
+        x = ops.where(ops.expand_dims(mask, -1), x, 0.0)
+    x = ops.reshape(x, (x.shape[0], -1))
+    x = x - ops.mean(x, axis=0)
+    squares = ops.sum(ops.square(x), axis=-1)
+    distance = ops.expand_dims(squares, 1) + squares - 2 * ops.matmul(x, ops.transpose(x))
+    return distance <= 1e-4 * ops.mean(squares)
 
 
 def _dense_captioning(model, outputs: dict, batch: dict):

@@ -1,70 +1,20 @@
-"""A processor, a reasoner whose every answer is scripted, and a small model of random weights."""
-
-from types import SimpleNamespace
+"""A reasoner whose every answer is scripted, and a small model of random weights."""
 
 import numpy as np
 import pytest
+from scripted import Oracle, pipeline, words
 
-from saccade.data.processor import Processor, ProcessorConfig
-from saccade.data.scenes import ANSWERS, Source, lexicon
-from saccade.data.text import Tokenizer
-
-STEPS, BATCH = 6, 10
-GRID = (4, 4)
-
-
-@pytest.fixture(scope="session")
-def words():
-    texts = [e.text for e in map(Source("vqa").__getitem__, range(60))]
-    config = ProcessorConfig(
-        image_sizes=((32, 32), (16, 64)), answers=ANSWERS, max_length=96, length_multiple=16, target_length=96
-    )
-    return Processor(Tokenizer.train([*texts, *[" ".join(lexicon())] * 20], 900), config)
-
-
-class Oracle:
-    """Knows the answer from step = program depth on, and says so; `wrong` rows never do and take all steps.
-
-    A row's attention is all on one cell, whose number is the row's.
-    """
-
-    def __init__(self, wrong=()):
-        self.wrong, self.rows = wrong, 0
-
-    def trace(self, batch, task):
-        steps = np.arange(1, STEPS + 1)[:, None]
-        number = self.rows + np.arange(len(batch["depth"]))
-        self.rows += BATCH
-        known = (steps >= batch["depth"]) & ~np.isin(number, self.wrong)
-        cells = np.eye(GRID[0] * GRID[1])[number % 16].reshape(-1, *GRID)
-        result = {"q_halt": np.where(known, 2.0, -1.0), "attention": np.repeat(cells[None], STEPS, 0)}
-        if task == "ground":
-            width = (batch["boxes"][:, 2:3] - batch["boxes"][:, :1]) / 2
-            boxes = np.where(known[:, :, None], batch["boxes"], batch["boxes"] + width * [1, 0, 1, 0])
-            return {**result, "box": boxes, "confidence": known * 0.5}
-        classes = len(ANSWERS) if task == "vqa" else 2
-        right, other = (np.eye(classes)[(batch["answer"] + by) % classes] for by in (0, 1))
-        sharp = np.where(known[:, :, None], right, other)
-        return {**result, "probabilities": 0.8 * sharp + 0.2 / classes}
+from saccade.data.scenes import ANSWERS
 
 
 @pytest.fixture
-def scripted(words):
+def scripted():
     """wrong rows -> a pipeline."""
-
-    def make(wrong=()):
-        model = SimpleNamespace(
-            config=SimpleNamespace(halt_max_steps=STEPS, halt_threshold=0.0),
-            dtype_policy=SimpleNamespace(name="float32"),
-            tasks=("vqa", "statement", "match", "ground", "caption"),
-        )
-        return SimpleNamespace(reasoner=Oracle(wrong), processor=words, model=model)
-
-    return make
+    return lambda wrong=(): pipeline(Oracle(wrong))
 
 
 @pytest.fixture(scope="session")
-def real(words):
+def real():
     """A tiny VLM-HRM with random weights, its halting head included."""
     import keras
 
@@ -82,4 +32,4 @@ def real(words):
         for variable in model.variables:
             value = rng.normal(size=variable.shape, scale=0.3).astype(variable.dtype)
             variable._initializer = lambda shape, dtype=None, value=value: value
-    return Pipeline(model, words)
+    return Pipeline(model, words())

@@ -12,6 +12,7 @@ from reference import to_numpy
 
 from saccade.errors import SaccadeError
 from saccade.model import CONFIG, WEIGHTS
+from saccade.models.clip import CLIP
 from saccade.models.vlm_hrm import VLMHRM
 
 
@@ -32,59 +33,78 @@ def assert_same_function(a, b):
         np.testing.assert_array_equal(ours[key], theirs[key], err_msg=key)
 
 
-def test_every_variable_has_a_name_of_its_own(model):
-    names = model.named_variables()
-    assert len(names) == len(model.variables) == len({id(v) for v in names.values()})
+def test_every_variable_has_a_name_of_its_own(any_model):
+    names = any_model.named_variables()
+    assert len(names) == len(any_model.variables) == len({id(v) for v in names.values()})
+    assert {v.dtype for v in any_model.variables} == {"float32"}
 
 
-def test_directory(model, tmp_path):
-    model.save(tmp_path / "m")
-    loaded = VLMHRM.load(tmp_path / "m")
-    assert loaded.config == model.config
-    assert_same_weights(model, loaded)
-    assert_same_function(model, loaded)
+def test_a_directory_gives_back_configuration_and_weights(any_model, tmp_path):
+    any_model.save(tmp_path / "m")
+    loaded = type(any_model).load(tmp_path / "m")
+    assert loaded.config == any_model.config
+    assert loaded.tasks == any_model.tasks
+    assert_same_weights(any_model, loaded)
 
 
 @pytest.mark.filterwarnings(
     "ignore:__array__ implementation:DeprecationWarning"
 )  # Keras reading its variables
-def test_keras_file(model, tmp_path):
-    model.save(tmp_path / "m.keras")
+def test_so_does_a_keras_file(any_model, tmp_path):
+    any_model.save(tmp_path / "m.keras")
     loaded = keras.saving.load_model(tmp_path / "m.keras")
-    assert type(loaded) is VLMHRM
-    assert loaded.config == model.config
-    assert_same_weights(model, loaded)
-    assert_same_function(model, loaded)
+    assert type(loaded) is type(any_model)
+    assert loaded.config == any_model.config
+    assert_same_weights(any_model, loaded)
 
 
-def test_saving_twice_gives_the_same_bytes(model, tmp_path):
+def test_what_is_loaded_computes_the_same(model, tmp_path):
+    model.save(tmp_path / "m")
+    assert_same_function(model, VLMHRM.load(tmp_path / "m"))
+
+
+def test_saving_twice_gives_the_same_bytes(any_model, tmp_path):
     for name in "ab":
-        model.save(tmp_path / name)
+        any_model.save(tmp_path / name)
     for file in (WEIGHTS, CONFIG):
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
 
 
-def test_bfloat16_halves_the_file(model, tmp_path):
-    model.save(tmp_path / "wide")
-    model.save(tmp_path / "narrow", dtype="bfloat16")
+def test_bfloat16_halves_the_file(any_model, tmp_path):
+    any_model.save(tmp_path / "wide")
+    any_model.save(tmp_path / "narrow", dtype="bfloat16")
     wide, narrow = ((tmp_path / name / WEIGHTS).stat().st_size for name in ("wide", "narrow"))
-    parameters = model.count_params()
-    assert wide - narrow == pytest.approx(2 * parameters, abs=600)  # the header differs a little
-    loaded = VLMHRM.load(tmp_path / "narrow")
-    for name, value in values(model).items():
-        found = values(loaded)[name]
-        assert found.dtype == np.float32
-        np.testing.assert_allclose(found, value, rtol=2**-8, err_msg=name)
+    assert wide - narrow == pytest.approx(
+        2 * any_model.count_params(), abs=600
+    )  # the header differs a little
+    loaded = type(any_model).load(tmp_path / "narrow")
+    found = values(loaded)
+    for name, value in values(any_model).items():
+        assert found[name].dtype == np.float32
+        np.testing.assert_allclose(found[name], value, rtol=2**-8, err_msg=name)
     again = tmp_path / "again"
     loaded.save(again, dtype="bfloat16")
     assert (again / WEIGHTS).read_bytes() == (tmp_path / "narrow" / WEIGHTS).read_bytes()
 
 
-def test_loading_in_mixed_precision(model, tmp_path):
-    model.save(tmp_path / "m")
-    loaded = VLMHRM.load(tmp_path / "m", dtype="mixed_bfloat16")
+def test_loading_in_mixed_precision(any_model, tmp_path):
+    any_model.save(tmp_path / "m")
+    loaded = type(any_model).load(tmp_path / "m", dtype="mixed_bfloat16")
     assert loaded.compute_dtype == "bfloat16"
-    assert_same_weights(model, loaded)
+    assert_same_weights(any_model, loaded)
+
+
+def test_weights_of_another_configuration_are_refused(any_model, misfit, tmp_path):
+    any_model.save(tmp_path / "m")
+    with pytest.raises(SaccadeError, match="of another configuration"):
+        type(any_model).load(tmp_path / "m", **misfit)
+
+
+def test_so_is_another_model(any_model, tmp_path):
+    any_model.save(tmp_path / "m")
+    other = CLIP if not isinstance(any_model, CLIP) else VLMHRM
+    with pytest.raises(SaccadeError, match=f"describes a '.*', not a {other.__name__}"):
+        other.load(tmp_path / "m")
 
 
 @pytest.fixture(scope="module")

@@ -156,14 +156,18 @@ def test_pairs(processor):
 
 
 def test_episodes_can_be_told_from_their_demonstrations_only():
-    source, answers = Episodes(4, seed=3), []
-    for i in range(30):
+    source, answers, later = Episodes(4, seed=3), [], []
+    for i in range(60):
         *shots, last = source[i]
         names = [shot.answer for shot in shots]
-        assert sorted(map(names.count, set(names))) == [2, 2]  # both names, equally often
-        assert last.answer in names
+        assert names[0] != names[1]  # both names are shown
+        assert {*names[2:], last.answer} <= set(names[:2])
+        later.append([name == names[0] for name in (*names[2:], last.answer)])
         assert {c.text for c in (*shots, last)} == {"this is a"}
         answers.append(last.answer)
+    # Nothing but the pictures says which of the two comes: neither its place nor what came before.
+    assert (np.abs(np.mean(later, axis=0) - 0.5) < 0.2).all()
+    assert (np.abs(np.corrcoef(np.array(later).T) - np.eye(3)) < 0.35).all()
     assert len(set(answers)) > 6
     assert set(answers) <= set(WORDS)
     again = Episodes(4, seed=3)[7]
@@ -191,5 +195,8 @@ def test_scene_chunks():
     (chunk,) = SceneChunks(Source("vqa", seed=1))[4]
     example = Source("vqa", seed=1)[4]
     assert (chunk.text, chunk.answer) == (example.text, example.answer)
+    (all_of_it,) = SceneChunks(Source("retrieve", seed=1), "text")[4]
+    assert all_of_it.text == ""  # nothing is asked
+    assert all_of_it.answer == Source("retrieve", seed=1)[4].text
     (caption,) = SceneChunks(Source("caption", seed=1), "target")[4]
     assert caption.answer == Source("caption", seed=1)[4].target

@@ -15,7 +15,7 @@ from saccade.heads.vqa import soft_targets
 from saccade.train.config import TrainConfig
 from saccade.train.objectives import ground_loss
 from saccade.train.stream import Stream
-from saccade.train.tasks import HeadLoss
+from saccade.train.tasks import HeadLoss, same_text
 from saccade.train.trainer import Trainer
 
 B, N, C, T, D = 3, 6, 10, 5, 14
@@ -245,6 +245,38 @@ def test_matching_learns_pairs():
     right = to_numpy(outputs["match_logit"]) > 0
     wrong = to_numpy(backend.compiled(head, head)(swapped)["match_logit"]) < 0
     assert (right.mean() + wrong.mean()) / 2 >= 0.95
+
+
+def test_the_same_text_is_told_by_what_is_read():
+    rng = np.random.default_rng(1)
+    texts = 5 + rng.normal(size=(6, T, D))  # far from 0, as features are
+    kept = np.arange(T) < np.array([T, T, 3, 3, 4, T])[:, None]
+    texts[1] = texts[0]
+    texts[1, 2, :4] += 1.0  # one token differs, in part
+    texts[3] = np.where(kept[3][:, None], texts[2] + 1e-4 * rng.normal(size=(T, D)), 99)  # noise, padding
+    texts[4] = texts[2]  # a token more
+    same = np.eye(6, dtype=bool)
+    same[2, 3] = same[3, 2] = True
+    np.testing.assert_array_equal(to_numpy(same_text(texts.astype(np.float32), kept)), same)
+    alike = np.repeat(texts[:1].astype(np.float32), 4, axis=0)
+    assert to_numpy(same_text(alike)).all()
+    vectors = texts[:, 0].astype(np.float32)  # (B, D): of rows 0 and 1 the first token is the same
+    same[0, 1] = same[1, 0] = same[2, 4] = same[4, 2] = same[3, 4] = same[4, 3] = True
+    np.testing.assert_array_equal(to_numpy(same_text(vectors)), same)
+
+
+def test_hard_texts_count_before_the_head_tells_texts_apart():
+    """All text embeddings are equal, as they nearly are at the start: the wrong texts are learnt from."""
+    head, batch = head_of("matching"), features(2)
+    head.text_projection.kernel.assign(np.zeros((D, 24)))
+    outputs = numbers(head(batch))
+    np.testing.assert_allclose(np.ptp(outputs["text_embeddings"], axis=0), 0, atol=1e-6)
+    loss, *_ = HeadLoss()(head, {}, batch, None)
+    others = {name: batch[name][::-1] for name in ("text_features", "text_mask")}
+    true, other = outputs["match_logit"], to_numpy(head.match({**batch, **others}))
+    pairs = (np.logaddexp(0, -true) + np.logaddexp(0, other)) / 2
+    rows = [-reference.log_softmax(s).diagonal() for s in (outputs["similarity"], outputs["similarity"].T)]
+    np.testing.assert_allclose(to_numpy(loss), np.mean(np.mean(rows, axis=0) + pairs), rtol=1e-4)
 
 
 LABELS = {

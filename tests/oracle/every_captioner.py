@@ -9,45 +9,15 @@ from pathlib import Path
 import keras
 import numpy as np
 from reference import to_numpy
+from small_captioners import KINDS, L, batch
 
 from saccade import backend
 from saccade.decoding.settings import GenerationConfig
 from saccade.generate import Writer
-from saccade.models.captioners import CaptionerConfig, ShowAndTell, ShowAttendTell
 from saccade.train.captions import Describe
 from saccade.train.labels import Perceive
 
-B, L, SIDE, WORDS = 3, 5, 16, 13
-CONFIG = CaptionerConfig(
-    vocab_size=WORDS,
-    dim=24,
-    word_dim=14,
-    max_length=L,
-    vision_dim=18,
-    depth=1,
-    patch_size=8,
-    stem=(10,),
-    image_size=(SIDE, SIDE),
-    cell_dim=6,
-    attributes=(3, 2),
-)
-KINDS = {"tell": ShowAndTell, "attend": ShowAttendTell}
 OBJECTIVES = {"tell": Describe((Perceive(),)), "attend": Describe((Perceive(),), 0.5, 0.3)}
-
-
-def batch() -> dict:
-    rng = np.random.default_rng(0)
-    kinds = np.stack([rng.integers(-1, n, size=(B, 4)) for n in CONFIG.attributes], -1)
-    low = rng.random((B, 4, 2)) * 0.5
-    return {
-        "images": rng.random((B, SIDE, SIDE, 3)).astype(np.float32),
-        "decoder_tokens": rng.integers(4, WORDS, size=(B, L)).astype(np.int32),
-        "targets": rng.integers(4, WORDS, size=(B, L)).astype(np.int32),
-        "loss_mask": np.arange(L) < np.array([[5], [3], [2]]),
-        "mentions": rng.random((B, L, 4)) < 0.4,
-        "objects": np.where(kinds[..., :1] < 0, -1, np.maximum(kinds, 0)).astype(np.int8),
-        "object_boxes": np.concatenate([low, low + 0.2], -1).astype(np.float32),
-    }
 
 
 def everything(folder: Path) -> dict:

@@ -9,6 +9,7 @@ import every_captioner
 import numpy as np
 import pytest
 import reference
+from small_captioners import CONFIG, KINDS
 
 HERE = Path(__file__).parent
 pytestmark = pytest.mark.oracle
@@ -16,8 +17,8 @@ pytestmark = pytest.mark.oracle
 
 def test_torch_agrees_with_jax(tmp_path):
     pytest.importorskip("torch")
-    for name, kind in every_captioner.KINDS.items():
-        reference.randomize(kind(every_captioner.CONFIG)).save(tmp_path / name)
+    for name, kind in KINDS.items():
+        reference.randomize(kind(CONFIG)).save(tmp_path / name)
     paths = (HERE.parent.parent, HERE.parent, HERE)
     environment = {
         **os.environ,

@@ -4,10 +4,12 @@ import json
 
 import numpy as np
 import pytest
+from reference import to_numpy
 
 import saccade
 from saccade.data.scenes import Source
 from saccade.data.scenes import builders as builders_module
+from saccade.models.vlm_hrm import VLMHRM
 from saccade.train.recipe import load_recipe, make_config
 
 
@@ -46,3 +48,18 @@ def test_a_whole_run(module, tmp_path, sigmoid):
     example = stream.source[0]
     (result,) = pipeline.classify([example.image], [example.text, example.pair.text])
     assert {label.text for label in result.labels} == {example.text, example.pair.text}
+
+
+def test_the_image_tower_starts_as_the_bundled_one_and_learns_more_slowly(module):
+    config = make_config(module, ["preset=clip_scenes_nano", "workers=0", "pairs=2"])
+    run = module.recipe(config, None)
+    bundled = VLMHRM.load(config.tower).named_variables()
+    ours = run.model.named_variables()
+    seen = [name for name in ours if name.startswith("vision/")]
+    assert len(seen) > 20
+    for name in seen:
+        np.testing.assert_array_equal(to_numpy(ours[name]), to_numpy(bundled[name]), err_msg=name)
+    assert run.model.config.vision.image_size == (128, 128)
+    assert run.streams["pairs"].collate.processor.config.image_size == 128
+    rates = {group.part: group.learning_rate for group in run.engine.groups}
+    assert rates["vision"] == pytest.approx(0.3 * rates["rest"])

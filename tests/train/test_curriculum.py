@@ -2,25 +2,19 @@
 
 import json
 import math
-import os
 import pickle
-import random
-import signal
-import subprocess
-import sys
-import time
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import pytest
 import toys
 from killed_curriculum import CONFIG, curriculum, trainer
+from killing import kill
 from reference import to_numpy
 
 from saccade.data.scenes import Source, difficulty
 from saccade.errors import SaccadeError
-from saccade.train import Trainer, checkpoint
+from saccade.train import Trainer
 from saccade.train.curriculum import Curriculum
 
 
@@ -167,22 +161,7 @@ def test_a_killed_run_sees_the_same_examples(tmp_path):
     whole = trainer(None)
     whole.fit()
     assert whole.curricula["slots"].level == 2
-    here = Path(__file__).parent
-    environment = {**os.environ, "PYTHONPATH": f"{here.parent.parent}{os.pathsep}{here}"}
-    process = subprocess.Popen(
-        [sys.executable, str(here / "killed_curriculum.py"), str(tmp_path)],
-        env=environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    limit = time.monotonic() + 100
-    while len(checkpoint.list_checkpoints(tmp_path)) < 2 and process.poll() is None:
-        assert time.monotonic() < limit
-        time.sleep(0.002)
-    time.sleep(random.Random(os.getpid()).uniform(0, 0.03))
-    process.send_signal(signal.SIGKILL)
-    assert process.wait(timeout=20) == -signal.SIGKILL, "the run ended before it could be killed"
-    reached = checkpoint.step_of(checkpoint.list_checkpoints(tmp_path)[-1])
+    reached = kill("killed_curriculum.py", tmp_path, checkpoints=2)
     assert 7 < reached < CONFIG.steps
     run = trainer(tmp_path)
     assert run.fit().steps == CONFIG.steps - reached

@@ -7,6 +7,7 @@ import pytest
 from reference import to_numpy
 
 import saccade
+from saccade.data.scenes import builders
 from saccade.errors import SaccadeError
 from saccade.few_shot import FewShot
 from saccade.models import blip2, flamingo
@@ -15,6 +16,7 @@ from saccade.models.flamingo import FlamingoConfig
 from saccade.models.llama import LlamaConfig
 from saccade.models.qformer import QFormerConfig
 from saccade.train.recipe import load_recipe, make_config
+from saccade.train.scene_chunks import scene_tokenizer
 
 LANGUAGE = LlamaConfig(1026, 16, 2, 2, 1, 24)
 TINY = {
@@ -70,6 +72,26 @@ def test_blip2_by_stages(repository, tmp_path):
     assert again.model.config == replace(trainer.model.config)
     image = np.full((128, 128, 3), 99, np.uint8)
     assert again.ask(image, "what?") == FewShot(trainer.model, again.processor).ask(image, "what?")
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_the_longest_texts_fit(repository, name):
+    """Eight objects, each described by as many tokens as there can be; a question of one hop."""
+    module = load_recipe(repository / "recipes" / f"{name}.py")
+    config = module.Config()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(builders, "render", lambda scene: None)  # texts alone are wanted
+        words = scene_tokenizer(config.rows("vqa"), config.vocab_size)
+        asked = [config.rows("vqa", "val")[i][0] for i in range(500)]
+    places = 1 if name == "flamingo_scenes" else blip2.PRESETS[name].image_tokens
+    each = ["a medium-sized transparent yellow cylinder"] * 8
+    longest = f"from left to right, there are {', '.join(each[:-1])} and {each[-1]}."
+    around = 2  # <bos>, and <|endofchunk|> or <eos>
+    assert len(words.encode(f" {longest}")) + around + places <= config.max_length
+    if name == "blip2_scenes":
+        assert len(words.encode(longest)) + around <= config.text_length
+    questions = [len(words.encode(x.text)) + len(words.encode(f" {x.answer}")) for x in asked]
+    assert max(questions) + around + 1 <= config.question_length
 
 
 def test_what_is_no_few_shot_model_is_refused(tmp_path):

@@ -1,15 +1,9 @@
 import json
-import os
-import random
-import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 from killed_run import CONFIG, trainer
+from killing import kill
 
 from saccade.errors import SaccadeError
 from saccade.train import checkpoint
@@ -37,21 +31,7 @@ def uninterrupted():
 
 
 def test_a_killed_run_continues_bit_for_bit(tmp_path, uninterrupted):
-    here = Path(__file__).parent
-    environment = {**os.environ, "PYTHONPATH": f"{here.parent.parent}{os.pathsep}{here}"}
-    process = subprocess.Popen(
-        [sys.executable, str(here / "killed_run.py"), str(tmp_path)],
-        env=environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    limit = time.monotonic() + 100
-    while not checkpoint.list_checkpoints(tmp_path) and process.poll() is None and time.monotonic() < limit:
-        time.sleep(0.002)
-    time.sleep(random.Random(os.getpid()).uniform(0, 0.05))
-    process.send_signal(signal.SIGKILL)
-    assert process.wait(timeout=20) == -signal.SIGKILL, "the run ended before it could be killed"
-    reached = checkpoint.step_of(checkpoint.list_checkpoints(tmp_path)[-1])
+    reached = kill("killed_run.py", tmp_path)
     assert 0 < reached < CONFIG.steps
 
     run = trainer(tmp_path)

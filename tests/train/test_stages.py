@@ -1,16 +1,9 @@
 """Stages: what trains when, from what, and that a killed run goes on inside its stage bit for bit."""
 
-import os
-import random
-import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
-
 import numpy as np
 import pytest
 from killed_stages import CONFIG, STAGES, trainer
+from killing import kill
 from reference import to_numpy
 
 from saccade.errors import SaccadeError
@@ -106,21 +99,7 @@ def test_the_runs_own_parts_hold_where_a_stage_names_none(seen):
 def test_a_killed_run_goes_on_inside_its_stage_bit_for_bit(tmp_path, seen):
     trainer(None).fit()
     whole = seen[-1][3]
-    here = Path(__file__).parent
-    environment = {**os.environ, "PYTHONPATH": f"{here.parent.parent}{os.pathsep}{here}"}
-    process = subprocess.Popen(
-        [sys.executable, str(here / "killed_stages.py"), str(tmp_path)],
-        env=environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    limit = time.monotonic() + 100
-    while not checkpoint.list_checkpoints(tmp_path) and process.poll() is None and time.monotonic() < limit:
-        time.sleep(0.002)
-    time.sleep(random.Random(os.getpid()).uniform(0, 0.05))
-    process.send_signal(signal.SIGKILL)
-    assert process.wait(timeout=20) == -signal.SIGKILL, "the run ended before it could be killed"
-    reached = checkpoint.step_of(checkpoint.list_checkpoints(tmp_path)[-1])
+    reached = kill("killed_stages.py", tmp_path)
     assert 0 < reached < STAGES[1].steps
     assert checkpoint.step_of(checkpoint.list_checkpoints(tmp_path / "stage_1")[-1]) == STAGES[0].steps
 

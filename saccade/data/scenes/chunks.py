@@ -55,7 +55,8 @@ class Episodes:
     is better than a guess among all words. Each row is a pure function of (split, seed, shots, index).
 
     Args:
-        shots: demonstrations ahead of the question, both names equally often (one more of one if odd).
+        shots: demonstrations ahead of the question. The first two show both names, every other one by chance:
+            were both shown equally often, the last names could be had by counting, without the pictures.
         split: "train", or "val": other pictures, and pairs of values that training never contrasts.
         size_px: (width, height) of the pictures.
     Raises: SaccadeError: an unknown split, negative shots.
@@ -85,7 +86,7 @@ class Episodes:
         attribute, *values = pairs[rng.integers(len(pairs))]
         names = rng.choice(WORDS, size=2, replace=False)
         first = rng.integers(2)
-        shown = rng.permutation([(first + i) % 2 for i in range(self.shots)])
+        shown = [first, 1 - first, *rng.integers(2, size=max(0, self.shots - 2))][: self.shots]
         chunks = [self._chunk(rng, attribute, values[i], str(names[i])) for i in (*shown, rng.integers(2))]
         return tuple(chunks)
 
