@@ -252,6 +252,18 @@ def device_name() -> str:
     return torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
 
 
+def fewest_rows() -> int:
+    """How many rows a decoding step should have at least: 2 with JAX on a GPU, else 1.
+
+    Of a matrix product with one row XLA makes elementwise products and sums there, two kernels for one.
+    """
+    if name() != "jax":
+        return 1
+    import jax
+
+    return 2 if jax.default_backend() == "gpu" else 1
+
+
 def peak_flops(device: str | None = None) -> float | None:
     """Peak bfloat16 FLOP/s of one device (default: the one in use); None for a CPU or an unknown device."""
     text = (device_name() if device is None else device).upper().replace("-", " ")

@@ -198,7 +198,8 @@ class DecoderBlock(keras.layers.Layer):
         return self.cross_attention.project_memory(memory)
 
     def call(self, x, self_memory, memory, self_mask, memory_mask, return_scores=False):
-        x = x + self.self_attention(self.self_norm(x), self_memory, self_mask)
+        # A token sees itself, so nothing is empty.
+        x = x + self.self_attention(self.self_norm(x), self_memory, self_mask, never_empty=True)
         read = self.cross_attention(self.cross_norm(x), memory, memory_mask, return_scores=return_scores)
         read, scores = read if return_scores else (read, None)
         x = x + read
@@ -217,6 +218,7 @@ class CausalBlock(keras.layers.Layer):
         attention_mask: bool (B, T, M), True = may attend; None = each token itself and those before.
         positions: int32 (B, T), of x; None = 0, 1, ...
         cache: the pair (keys, values), each (B, M, G, E), of what was read before; None = x alone (M = T).
+            With one, the mask must let every token attend itself.
         slot: int32 () or (B,), with a cache: where x[:, 0] goes in it.
     Returns: float (B, T, D), dtype of x; the pair (keys, values), the cache with x in it.
     Source: Llama, arXiv:2302.13971, section 2.2; grouped heads as in Llama 2, arXiv:2307.09288.
@@ -267,8 +269,15 @@ class CausalBlock(keras.layers.Layer):
         memory = self.attention.project_memory(normed, positions)
         if cache is not None:
             memory = tuple(place(old, new, slot) for old, new in zip(cache, memory, strict=True))
-        causal = attention_mask is None
-        x = x + self.attention(normed, memory, attention_mask, positions=positions, causal=causal)
+        mixed = self.attention(
+            normed,
+            memory,
+            attention_mask,
+            positions=positions,
+            causal=attention_mask is None,
+            never_empty=cache is not None,
+        )
+        x = x + mixed
         return x + self.mlp(self.mlp_norm(x)), memory
 
 
