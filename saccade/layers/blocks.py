@@ -48,65 +48,87 @@ class SwiGLU(keras.layers.Layer):
         self.down.build((None, self.mlp_dim))
 
     def call(self, x):
-        gate_up = contract(self.gate_up, x, self.axis)
-        result = contract(self.down, silu_product(gate_up, self.axis), self.axis)
+        pairs, axis = self._pairs(x)
+        result = contract(self.down, silu_product(pairs, axis), self.axis)
         if not self.gated_norm:
             return result
         # sigmoid(gate) rms(gate up) is silu(gate) up times one number for each position, which may as well
         # multiply the narrower result.
-        scale = product_scale(gate_up, self.axis)
+        scale = product_scale(pairs, axis)
         return ops.cast(ops.cast(result, "float32") * scale, result.dtype)
 
+    def _pairs(self, x):
+        """Gate and up along an axis of 2 of their own, and which it is: (..., 2, F), or (F, 2, ...)."""
+        if self.axis == -1:
+            gate_up = self.gate_up(x)
+            return ops.reshape(gate_up, (*ops.shape(gate_up)[:-1], 2, self.mlp_dim)), -2
+        # Rows of gate and up by turns: what is multiplied lies near each other, and the gradient by both is
+        # written in one pass.
+        kernel = ops.reshape(ops.cast(self.gate_up.kernel, x.dtype), (self.dim, 2, self.mlp_dim))
+        return ops.tensordot(ops.transpose(kernel, (0, 2, 1)), x, axes=((0,), (0,))), 1
 
-def silu_product(gate_up, axis: int = -1):
-    """silu(gate) * up of the two halves of one axis.
+
+def silu_product(pairs, axis: int = -2):
+    """silu(gate) * up of pairs.
 
     Its gradient is written out, so that the backward pass keeps the product's inputs and nothing else.
 
-    Args: gate_up: float, 2F along the axis.
-    Returns: float, F along the axis; computed in float32, dtype of gate_up.
+    Args: pairs: float, gate and up along an axis of 2.
+    Returns: float, without that axis; computed in float32, dtype of pairs.
     """
 
     @ops.custom_gradient
-    def product(gate_up):
-        gate, up = ops.split(ops.cast(gate_up, "float32"), 2, axis=axis)
-        hidden = ops.cast(gate * ops.sigmoid(gate) * up, gate_up.dtype)
+    def product(pairs):
+        gate, up = _wide_halves(pairs, axis)
+        hidden = ops.cast(gate * ops.sigmoid(gate) * up, pairs.dtype)
 
         def gradient(*args, upstream=None):
             given = ops.cast(args[0] if upstream is None else upstream, "float32")
-            gate, up = ops.split(ops.cast(gate_up, "float32"), 2, axis=axis)
+            gate, up = _wide_halves(pairs, axis)
             share = ops.sigmoid(gate)
             by_gate = given * up * share * (1 + gate * (1 - share))
             by_up = given * gate * share
-            return ops.cast(ops.concatenate([by_gate, by_up], axis=axis), gate_up.dtype)
+            return ops.cast(_pair(by_gate, by_up, axis), pairs.dtype)
 
         return hidden, gradient
 
-    return product(gate_up)
+    return product(pairs)
 
 
-def product_scale(gate_up, axis: int = -1, epsilon: float = 1e-5):
-    """1 / sqrt(mean((gate * up)^2) + epsilon) over one axis, of its two halves; gradient written out.
+def product_scale(pairs, axis: int = -2, epsilon: float = 1e-5):
+    """1 / sqrt(mean((gate * up)^2) + epsilon) of pairs, over the axis they lie along; gradient written out.
 
-    Args: gate_up: float, 2F along the axis.
-    Returns: float32, 1 along the axis.
+    Args: pairs: float (..., 2, F), or (F, 2, ...) with axis 1.
+    Returns: float32 (..., 1), or (1, ...).
     """
+    along = -1 if axis == -2 else 0
 
     @ops.custom_gradient
-    def scale(gate_up):
-        gate, up = ops.split(ops.cast(gate_up, "float32"), 2, axis=axis)
-        found = ops.rsqrt(ops.mean(ops.square(gate * up), axis=axis, keepdims=True) + epsilon)
+    def scale(pairs):
+        gate, up = _wide_halves(pairs, axis)
+        found = ops.rsqrt(ops.mean(ops.square(gate * up), axis=along, keepdims=True) + epsilon)
 
         def gradient(*args, upstream=None):
             given = args[0] if upstream is None else upstream
-            gate, up = ops.split(ops.cast(gate_up, "float32"), 2, axis=axis)
-            by_product = -given * found**3 / gate.shape[axis] * gate * up
-            both = ops.concatenate([by_product * up, by_product * gate], axis=axis)
-            return ops.cast(both, gate_up.dtype)
+            gate, up = _wide_halves(pairs, axis)
+            by_product = -given * found**3 / gate.shape[along] * gate * up
+            return ops.cast(_pair(by_product * up, by_product * gate, axis), pairs.dtype)
 
         return found, gradient
 
-    return scale(gate_up)
+    return scale(pairs)
+
+
+def _wide_halves(pairs, axis: int):
+    return (ops.cast(ops.squeeze(half, axis), "float32") for half in ops.split(pairs, 2, axis=axis))
+
+
+def _pair(first, second, axis: int):
+    """Both along a new axis, by choosing: a concatenation would be a pass of its own."""
+    shape = [1] * (len(first.shape) + 1)
+    shape[axis] = 2
+    is_first = ops.reshape(ops.arange(2) == 0, shape)
+    return ops.where(is_first, ops.expand_dims(first, axis), ops.expand_dims(second, axis))
 
 
 def again(block):
