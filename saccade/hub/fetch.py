@@ -116,22 +116,28 @@ def _go_on(name: str, revision: str | None, cache) -> None:
     except Exception as error:  # every transport has errors of its own; `snapshot_download` knows them all
         logging.getLogger("saccade").info("%s: %s", name, error)
         return
-    blobs = (
-        Path(cache or constants.HF_HUB_CACHE) / repo_folder_name(repo_id=name, repo_type="model") / "blobs"
-    )
+    home, folder = Path(cache or constants.HF_HUB_CACHE), repo_folder_name(repo_id=name, repo_type="model")
     for url, found in files:
-        if not _SHA256.fullmatch(found.etag or "") or (blobs / found.etag).exists():
-            continue
-        blobs.mkdir(parents=True, exist_ok=True)
-        part = blobs / f"{found.etag}.part"
-        with WeakFileLock(f"{part}.lock"), part.open("ab") as stream:
-            size = {"resume_size": stream.tell(), "expected_size": found.size}
-            try:
-                http_get(url, stream, headers=build_hf_headers(), **size)
-            except Exception as error:
-                reason = " ".join(str(error).split())[:200]
-                raise SaccadeError(f"{url} broke off: {reason}; try again, what came is kept") from error
-        part.replace(blobs / found.etag)
+        blob = home / folder / "blobs" / (found.etag or "")
+        lock = home / ".locks" / folder / f"{blob.name}.lock"  # huggingface_hub's own
+        if not _SHA256.fullmatch(blob.name):
+            continue  # small files are named otherwise, and soon here again
+        for parent in (blob.parent, lock.parent):
+            parent.mkdir(parents=True, exist_ok=True)
+        part = blob.with_name(f"{blob.name}.part")
+        with WeakFileLock(lock):
+            if not blob.exists():
+                _append(http_get, url, part, found.size, build_hf_headers())
+                part.replace(blob)
+
+
+def _append(http_get, url: str, part: Path, size: int | None, headers: dict) -> None:
+    with part.open("ab") as stream:
+        try:
+            http_get(url, stream, headers=headers, resume_size=stream.tell(), expected_size=size)
+        except Exception as error:  # as above
+            reason = " ".join(str(error).split())[:200]
+            raise SaccadeError(f"{url} broke off: {reason}; try again, what came is kept") from error
 
 
 def _check(file: Path) -> None:
