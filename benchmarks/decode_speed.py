@@ -3,6 +3,7 @@
 A `TextDecoder` with random weights over a memory of 64 vectors, or with `--smollm2` a decoder of the shape of
 SmolLM2-135M after a prompt of 64 tokens (128 new tokens). Prints tokens/s for each way of writing and batch,
 prompt included, the median of the repeats, after a call that compiles. bfloat16 on a GPU. No row ends early.
+`--rows 1 2` compares, in one run, a single row read alone and read twice (see `backend.fewest_rows`).
 With `--smollm2 --transformers` the greedy generate of transformers is called in turn with ours, on a model of
 the same shape and precision, and the ratio is printed.
 """
@@ -123,38 +124,51 @@ def main() -> None:
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
     parser.add_argument("--precision", help="default: bfloat16, on a CPU float32")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--profile", metavar="DIR", help="write a JAX profile of each way's last batch there")
+    parser.add_argument(
+        "--rows", type=int, nargs="+", help="fewest rows of a step, by turns; default: the backend's"
+    )
+    parser.add_argument("--profile", metavar="DIR", help="write a JAX profile of all that is timed there")
     options = parser.parse_args()
     options.tokens = options.tokens or (128 if options.smollm2 else 64)
     options.batch = options.batch or ([1, 32] if options.smollm2 else [1, 8])
+    options.rows = options.rows or [backend.fewest_rows()]
     options.precision = options.precision or ("float32" if backend.device_name() == "cpu" else "bfloat16")
     decoder, vocab_size = (smollm2 if options.smollm2 else text_decoder)(options)
-    writer = Writer(decoder)
     print(
         f"device={backend.device_name()} parameters={decoder.count_params():,} tokens={options.tokens} "
         f"precision={options.precision}"
     )
     for way in options.ways:
-        # A word that the model does not have never ends a text.
-        settings = GenerationConfig(max_new_tokens=options.tokens, eos_token_id=vocab_size, **WAYS[way])
         for rows in options.batch:
-            rng = np.random.default_rng(0)
-            read = rng.normal(size=(rows, PROMPT, decoder.blocks[0].mlp.dim)).astype(np.float32)
-            tokens = rng.integers(vocab_size, size=(rows, PROMPT)).astype(np.int32)
-            prompt = (backend.to_device(read.astype(options.precision)), np.ones((rows, PROMPT), bool))
+            for fewest in options.rows if rows == 1 else options.rows[:1]:
+                time_writing(decoder, vocab_size, way, rows, fewest, options)
 
-            def write(prompt=prompt, settings=settings, tokens=tokens if options.smollm2 else None):
-                writer.generate(prompt, settings, tokens=tokens)
 
-            first, seconds = median_s(write, options.repeats)
-            speed = rows * options.tokens / seconds
-            print(f"{way:12} batch {rows:3} {speed:8.0f} tokens/s   first call {first:.1f} s", flush=True)
-            if options.transformers and options.smollm2 and way == "greedy":
-                compare(decoder.config, write, tokens, options)
-        if options.profile:
-            backend.start_profile(options.profile)
-            write()
-            backend.stop_profile()
+def time_writing(decoder, vocab_size: int, way: str, rows: int, fewest: int, options) -> None:
+    """Print how fast a batch of random prompts is written on."""
+    # A word that the model does not have never ends a text.
+    settings = GenerationConfig(max_new_tokens=options.tokens, eos_token_id=vocab_size, **WAYS[way])
+    rng = np.random.default_rng(0)
+    read = rng.normal(size=(rows, PROMPT, decoder.blocks[0].mlp.dim)).astype(np.float32)
+    tokens = rng.integers(vocab_size, size=(rows, PROMPT)).astype(np.int32)
+    prompt = (backend.to_device(read.astype(options.precision)), np.ones((rows, PROMPT), bool))
+    known = {"tokens": tokens} if options.smollm2 else {}
+    vars(backend)["fewest_rows"] = lambda: fewest
+    writer = Writer(decoder)
+
+    def write():
+        writer.generate(prompt, settings, **known)
+
+    first, seconds = median_s(write, options.repeats)
+    what = f"{way:12} batch {rows:3}" + (f" as {fewest}" if rows < fewest else "")
+    speed = rows * options.tokens / seconds
+    print(f"{what:26} {speed:8.0f} tokens/s   first call {first:.1f} s", flush=True)
+    if options.transformers and options.smollm2 and way == "greedy":
+        compare(decoder.config, write, tokens, options)
+    if options.profile:
+        backend.start_profile(options.profile)
+        write()
+        backend.stop_profile()
 
 
 if __name__ == "__main__":

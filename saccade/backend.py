@@ -152,6 +152,19 @@ def gumbel(seeds, step, width: int):
     return torch.stack(rows)
 
 
+def in_order(value):
+    """The same values, their memory in the order of the axes from here on and in the gradient.
+
+    XLA may choose another order for what a compiled function computes; where the result is turned around at
+    its end it does, and then turns every state around for each product that needs it otherwise.
+    """
+    if name() != "jax":
+        return value
+    from jax.experimental.layout import Layout, with_layout_constraint
+
+    return with_layout_constraint(value, Layout(tuple(range(value.ndim))))
+
+
 def to_device(array: np.ndarray):
     """Copy a NumPy array to the default device, without waiting on JAX.
 
@@ -250,6 +263,18 @@ def device_name() -> str:
     import torch
 
     return torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+
+
+def fewest_rows() -> int:
+    """How many rows a decoding step should have at least: 2 with JAX on a GPU, else 1.
+
+    Of a matrix product with one row XLA makes elementwise products and sums there, two kernels for one.
+    """
+    if name() != "jax":
+        return 1
+    import jax
+
+    return 2 if jax.default_backend() == "gpu" else 1
 
 
 def peak_flops(device: str | None = None) -> float | None:

@@ -133,6 +133,24 @@ def test_a_row_of_a_batch_is_the_row_alone(writer, way):
         np.testing.assert_allclose(log_p[i : i + 1], log_p_alone, atol=2e-5)
 
 
+@pytest.mark.parametrize("way", ["penalty", "sampling"])
+def test_where_one_row_is_slow_it_is_read_twice(writer, way, monkeypatch):
+    """As on a GPU."""
+    tokens, _ = causal.prompts(1, S, seed=1)
+    options, mask = settings(**WAYS[way]), np.ones((1, S), bool)
+    found, log_p = writer.generate((tokens, mask), options, tokens=tokens)
+    monkeypatch.setattr(backend, "fewest_rows", lambda: 2)
+    rows, step = [], writer.model.step
+    monkeypatch.setattr(writer.model, "step", lambda t, cache: (rows.append(t.shape[0]), step(t, cache))[1])
+    twice, log_p_twice = Writer(writer.model).generate((tokens, mask), options, tokens=tokens)
+    assert rows[-1] == 2
+    np.testing.assert_array_equal(found, twice)
+    np.testing.assert_allclose(log_p, log_p_twice, atol=2e-5)
+    stream = Writer(writer.model).stream((tokens, mask), options, tokens=tokens)
+    together = np.concatenate(list(stream), axis=1)
+    np.testing.assert_array_equal(together, found[:, : together.shape[1]])
+
+
 def test_seeds_repeat_and_differ(writer):
     tokens, mask = (np.repeat(part[:1], 4, axis=0) for part in causal.prompts(B, S))
     options = settings(temperature=1.5, seed=7)

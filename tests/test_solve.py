@@ -97,6 +97,7 @@ class Guesser(Solver):
 
     def halting(self, tokens, puzzle=None, slots=256, threshold=None, noise=None, max_steps=None):
         if noise is None:
+            self.first_steps = max_steps
             return np.ones_like(tokens), np.zeros(len(tokens)), np.ones(len(tokens), np.int32)
         self.calls.append((len(tokens), slots, noise.shape, max_steps))
         grids = np.stack([sudoku.check(row) for row in tokens])
@@ -116,6 +117,7 @@ def test_search_goes_on_until_the_rules_are_kept(model, puzzles):
         assert solution.confidence == pytest.approx(1 / (1 + np.exp(3)))
         assert solution.tries > 1
         assert solution.steps == 1 + (solution.tries - 1) * 4
+    assert solver.first_steps == 4
     assert set(solver.calls) == {(4, 4, (4, 17, 16), 4)}  # one shape: one compilation
     assert sum(solution.tries - 1 for solution in found) == 4 * len(solver.calls)
 

@@ -13,6 +13,7 @@ import keras
 from keras import ops
 
 from saccade.decoding.sampling import also, is_one_of, penalised
+from saccade.layers.cache import repeat_rows
 
 _NEVER = -1e9  # a score that nothing real has
 
@@ -32,18 +33,11 @@ def begin(logits, cache, prompt, settings, numbers):
         "full": ops.zeros((rows, beams), "bool"),
         "best_length": ops.ones((rows, beams), "int32"),
         "done": ops.zeros((rows,), "bool"),
-        "cache": _repeated(cache, beams),
+        "cache": repeat_rows(cache, beams),
     }
     if prompt["seen"] is not None:
         state["seen"] = ops.repeat(prompt["seen"], beams, axis=0)
     return _write(state, ops.repeat(logits, beams, axis=0), settings, numbers)
-
-
-def _repeated(cache, beams: int):
-    """The cache with every row once per beam; scalars stay."""
-    return keras.tree.map_structure(
-        lambda leaf: ops.repeat(leaf, beams, axis=0) if len(leaf.shape) else leaf, cache
-    )
 
 
 def turn(decoder, state, settings, numbers):

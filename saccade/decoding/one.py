@@ -2,7 +2,9 @@
 
 from keras import ops
 
+from saccade import backend
 from saccade.decoding.sampling import also, choose, is_one_of, log_probability, penalised
+from saccade.layers.cache import repeat_rows
 
 
 def begin(logits, cache, prompt, settings, numbers):
@@ -19,7 +21,8 @@ def begin(logits, cache, prompt, settings, numbers):
         "length": ops.zeros((rows,), "int32"),
         "score": ops.zeros((rows,), "float32"),
         "seeds": prompt["seeds"],
-        "cache": cache,
+        # A decoder may be quicker with the same row twice; everything else has it once.
+        "cache": repeat_rows(cache, backend.fewest_rows()) if rows == 1 else cache,
     }
     if prompt["seen"] is not None:
         state["seen"] = prompt["seen"]
@@ -28,8 +31,11 @@ def begin(logits, cache, prompt, settings, numbers):
 
 def turn(decoder, state, settings, numbers):
     """Read the last token and write the next."""
-    logits, cache = decoder.step(ops.expand_dims(state["last"], 1), state["cache"])
-    return _write({**state, "cache": cache}, logits[:, 0], settings, numbers)
+    last = ops.expand_dims(state["last"], 1)
+    rows = last.shape[0]
+    last = ops.repeat(last, backend.fewest_rows(), axis=0) if rows == 1 else last
+    logits, cache = decoder.step(last, state["cache"])
+    return _write({**state, "cache": cache}, logits[:rows, 0], settings, numbers)
 
 
 def _write(state, logits, settings, numbers):

@@ -31,7 +31,8 @@ DECODER_IGNORES = (r".*\.rotary_emb\.inv_freq",)
 def read_siglip(folder: str | Path, image_size: tuple[int, int] | None = None) -> tuple[ViTConfig, dict]:
     """A SigLIP or SigLIP2 tower, of a whole model or alone.
 
-    Args: image_size: (height, width) to use it at; its positions are interpolated (bilinear). None = its own.
+    Args: image_size: (height, width) to use it at; its positions are interpolated (bicubic, as in
+        transformers). None = its own.
     Returns: its configuration, pixels in [0, 1] as nanoVLM gives them; our name ("patches/...") -> array.
     Raises: SaccadeError: no SigLIP, or one with flexible sizes; see also `read_weights`, `to_ours`.
     """
@@ -53,6 +54,7 @@ def read_siglip(folder: str | Path, image_size: tuple[int, int] | None = None) -
         pixel_mean=0.0,
         pixel_std=1.0,
         epsilon=r.number("layer_norm_eps", 1e-6),
+        interpolation="bicubic",
     )
     config = native if image_size is None else replace(native, image_size=tuple(image_size))
     tensors = read_weights(folder)
@@ -84,7 +86,8 @@ def _resized(table: np.ndarray, native: ViTConfig, config: ViTConfig, source: st
             "need one row each; use the config.json that belongs to it"
         )
     positions = table.astype(np.float32).reshape(*grid, -1)
-    resized = ops.convert_to_numpy(resize_positions(positions, config.grid(config.image_size)))
+    grid = config.grid(config.image_size)
+    resized = ops.convert_to_numpy(resize_positions(positions, grid, config.interpolation))
     return np.asarray(resized).reshape(-1, table.shape[1])
 
 

@@ -91,6 +91,7 @@ def _vision(v: Record) -> ViTConfig:
         epsilon=v.number("layer_norm_eps", 1e-6),
         cls=True,
         activation="gelu",
+        interpolation="bicubic",
     )
 
 

@@ -64,6 +64,7 @@ def architecture(record: dict, source: str = CONFIG, pixels: tuple | None = None
         pre_norm=not siglip,
         patch_bias=siglip,
         activation=v.text("hidden_act", _act(siglip)),
+        interpolation="bicubic",
     )
     eos = t.get("eos_token_id", 49407)
     text = TextConfig(

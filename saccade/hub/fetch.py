@@ -3,7 +3,9 @@
 Only data is fetched: safetensors, JSON and templates. Nothing that could run is, and nothing runs.
 """
 
+import fnmatch
 import hashlib
+import logging
 import re
 from pathlib import Path
 
@@ -32,8 +34,8 @@ def fetch(
 ) -> Path:
     """The local directory of a model, downloaded once and then kept.
 
-    A connection that breaks is taken up again after the last 10 MiB that came; a later run keeps the files
-    that were complete. HF_HUB_OFFLINE=1 is the same as offline.
+    A connection that breaks is taken up again after the last 10 MiB that came, in the same run or a later
+    one. HF_HUB_OFFLINE=1 is the same as offline.
 
     Args:
         name: owner/name, or owner/name@revision.  revision: a branch, tag or commit; None = the newest.
@@ -62,6 +64,8 @@ def _download(name: str, revision: str | None, patterns: list[str], offline: boo
         ) from error
     which = f"{name}@{revision}" if revision else name
     try:
+        if WEIGHTS[0] in patterns and not (offline or _is_offline()):
+            _go_on(name, revision, cache)
         return snapshot_download(
             name, revision=revision, allow_patterns=patterns, local_files_only=offline, cache_dir=cache
         )
@@ -82,9 +86,58 @@ def _download(name: str, revision: str | None, patterns: list[str], offline: boo
         ) from error
     except (errors.HfHubHTTPError, errors.HFValidationError, OSError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise SaccadeError(
-            f"{which} could not be fetched: {reason}; try again, complete files are kept"
-        ) from error
+        raise SaccadeError(f"{which} could not be fetched: {reason}; try again, what came is kept") from error
+
+
+def _is_offline() -> bool:
+    from huggingface_hub import constants
+
+    return bool(constants.HF_HUB_OFFLINE)
+
+
+def _go_on(name: str, revision: str | None, cache) -> None:
+    """Put large weights where `snapshot_download` looks for them, going on with what an earlier run got.
+
+    huggingface_hub goes on within a run only: what it has of a file it throws away when the run ends.
+    """
+    from huggingface_hub import HfApi, constants, get_hf_file_metadata, hf_hub_url
+    from huggingface_hub.file_download import http_get, repo_folder_name
+    from huggingface_hub.utils import WeakFileLock, build_hf_headers
+
+    try:
+        info = HfApi().model_info(name, revision=revision)
+        names = [sibling.rfilename for sibling in info.siblings or ()]
+        urls = [
+            hf_hub_url(name, file, revision=info.sha)
+            for file in names
+            if any(fnmatch.fnmatch(file, pattern) for pattern in WEIGHTS)
+        ]
+        files = [(url, get_hf_file_metadata(url)) for url in urls]
+    except Exception as error:  # every transport has errors of its own; `snapshot_download` knows them all
+        logging.getLogger("saccade").info("%s: %s", name, error)
+        return
+    home, folder = Path(cache or constants.HF_HUB_CACHE), repo_folder_name(repo_id=name, repo_type="model")
+    for url, found in files:
+        blob = home / folder / "blobs" / (found.etag or "")
+        lock = home / ".locks" / folder / f"{blob.name}.lock"  # huggingface_hub's own
+        if not _SHA256.fullmatch(blob.name):
+            continue  # small files are named otherwise, and soon here again
+        for parent in (blob.parent, lock.parent):
+            parent.mkdir(parents=True, exist_ok=True)
+        part = blob.with_name(f"{blob.name}.part")
+        with WeakFileLock(lock):
+            if not blob.exists():
+                _append(http_get, url, part, found.size, build_hf_headers())
+                part.replace(blob)
+
+
+def _append(http_get, url: str, part: Path, size: int | None, headers: dict) -> None:
+    with part.open("ab") as stream:
+        try:
+            http_get(url, stream, headers=headers, resume_size=stream.tell(), expected_size=size)
+        except Exception as error:  # as above
+            reason = " ".join(str(error).split())[:200]
+            raise SaccadeError(f"{url} broke off: {reason}; try again, what came is kept") from error
 
 
 def _check(file: Path) -> None:

@@ -57,6 +57,7 @@ def architecture(record: dict, source: str = CONFIG) -> NanoVLMConfig:
         pixel_mean=0.0,
         pixel_std=1.0,
         epsilon=r.number("vit_ln_eps"),
+        interpolation="bicubic",
     )
     language = LlamaConfig(
         vocab_size=r.count("lm_vocab_size"),

@@ -43,6 +43,8 @@ class Attention(keras.layers.Layer):
         positions: with rope_theta, int32 (T,) or (B, T), of the queries and, where memory is None, of the
             keys; None = 0, 1, ... Or, without, a table to turn both by: the pair (cosines, sines), each
             float32 (T, E / 2).
+        never_empty: the mask is known to allow every query a key, as in decoding, where a token sees itself;
+            spares the look.
     Returns: float (B, T, D), dtype of x; with `return_scores`, also float32 (B, A, T, M).
     Raises: ValueError: num_heads does not divide dim, num_kv_heads does not divide num_heads, or RoPE meets
         an odd head width (states both).  RuntimeError: flash=True and the device refuses (states why).
@@ -113,21 +115,31 @@ class Attention(keras.layers.Layer):
             return rotate(x, *rotary_table(x.shape[1], x.shape[-1], self.rope_theta))
         return rotate(x, *rotary_at(positions, x.shape[-1], self.rope_theta))
 
-    def call(self, x, memory=None, attention_mask=None, return_scores=False, positions=None, causal=False):
+    def call(
+        self,
+        x,
+        memory=None,
+        attention_mask=None,
+        return_scores=False,
+        positions=None,
+        causal=False,
+        never_empty=False,
+    ):
         queries = self._place(self._split(self.query(x)), positions)
         if memory is None:
             memory = self.project_memory(x, positions)
         elif not isinstance(memory, (tuple, list)):
             memory = self.project_memory(memory)
         mask = None if attention_mask is None else ops.expand_dims(attention_mask, 1)
-        mixed, scores = self._mix(queries, *memory, mask, causal, return_scores)
+        mixed, scores = self._mix(queries, *memory, mask, causal, return_scores, never_empty)
         result = self.output_projection(ops.reshape(mixed, (*ops.shape(mixed)[:-2], self.dim)))
         return (result, scores) if return_scores else result
 
-    def _mix(self, queries, keys, values, mask, causal, return_scores):
+    def _mix(self, queries, keys, values, mask, causal, return_scores, never_empty):
         """What each query reads, (B, T, A, E), and the weights, (B, A, T, M), None unless `return_scores`.
 
-        queries (B, T, A, E); keys, values (B, M, G, E); mask bool, broadcastable to (B, 1, T, M), or None.
+        queries (B, T, A, E); keys, values (B, M, G, E); mask bool, broadcastable to (B, 1, T, M), or None;
+        never_empty: it allows every query something.
         """
         if causal and (return_scores or mask is not None):
             earlier = ops.expand_dims(causal_mask(queries.shape[1]), 1)
@@ -137,7 +149,7 @@ class Attention(keras.layers.Layer):
             mixed, scores = _attend_with_scores(queries, keys, values, mask)
         else:
             mixed, scores = _attend(queries, keys, values, mask, causal, self.flash), None
-        if mask is not None:
+        if mask is not None and not never_empty:
             readable = ops.transpose(ops.any(mask, axis=-1, keepdims=True), (0, 2, 1, 3))
             mixed = ops.where(readable, mixed, ops.zeros_like(mixed))
         return mixed, scores

@@ -49,11 +49,11 @@ class DifferentialAttention(Attention):
         """(B, T, A, E) -> (B, T, 2A, E / 2): the first halves of all heads, then the second."""
         return super()._place(ops.concatenate(ops.split(x, 2, axis=-1), axis=2), positions)
 
-    def _mix(self, queries, keys, values, mask, causal, return_scores):
+    def _mix(self, queries, keys, values, mask, causal, return_scores, never_empty):
         # Kernels want keys as wide as values: zeros fill them, and sqrt(2) undoes the scale of the width.
         queries, keys = (ops.concatenate([t, ops.zeros_like(t)], axis=-1) for t in (queries * 2**0.5, keys))
         twice = ops.concatenate([values, values], axis=2)
-        mixed, scores = super()._mix(queries, keys, twice, mask, causal, return_scores)
+        mixed, scores = super()._mix(queries, keys, twice, mask, causal, return_scores, never_empty)
         first, second = ops.split(ops.cast(mixed, "float32"), 2, axis=2)
         weight = self._lambda()
         mixed = self.head_norm(ops.cast(first - weight * second, values.dtype)) * (1 - self.lambda_init)
@@ -93,21 +93,21 @@ class LocalSparseAttention(Attention):
         self.window = window
         self.num_global = num_global
 
-    def _mix(self, queries, keys, values, mask, causal, return_scores):
+    def _mix(self, queries, keys, values, mask, causal, return_scores, never_empty):
         length = queries.shape[1]
         if keys.shape[1] != length:
             raise ValueError(f"local attention of {length} queries to {keys.shape[1]} keys; give as many")
         if return_scores or 3 * self.window + self.num_global >= length:
             pattern = self._allowed(*np.indices((length, length)), length, causal)[None, None]
             mask = pattern if mask is None else ops.logical_and(mask, pattern)
-            return super()._mix(queries, keys, values, mask, False, return_scores)
+            return super()._mix(queries, keys, values, mask, False, return_scores, False)
         mixed = self._near(queries, keys, values, mask, causal)
         if self.num_global:
             first = self._allowed(*np.indices((self.num_global, length)), length, causal)[None, None]
             if mask is not None:
                 rows = mask if mask.shape[2] == 1 else mask[:, :, : self.num_global]
                 first = ops.logical_and(rows, first)
-            whole, _ = super()._mix(queries[:, : self.num_global], keys, values, first, False, False)
+            whole, _ = super()._mix(queries[:, : self.num_global], keys, values, first, False, False, False)
             mixed = ops.concatenate([whole, mixed[:, self.num_global :]], axis=1)
         return mixed, None
 
@@ -165,7 +165,7 @@ class LinearAttention(Attention):
 
     chunk = 64
 
-    def _mix(self, queries, keys, values, mask, causal, return_scores):
+    def _mix(self, queries, keys, values, mask, causal, return_scores, never_empty):
         keys, wide = (ops.cast(repeat_heads(t, self.num_heads), "float32") for t in (keys, values))
         queries, keys = (_positive(ops.cast(t, "float32")) for t in (queries, keys))
         # A last value of 1 sums the weights of a row.

@@ -48,65 +48,87 @@ class SwiGLU(keras.layers.Layer):
         self.down.build((None, self.mlp_dim))
 
     def call(self, x):
-        gate_up = contract(self.gate_up, x, self.axis)
-        result = contract(self.down, silu_product(gate_up, self.axis), self.axis)
+        pairs, axis = self._pairs(x)
+        result = contract(self.down, silu_product(pairs, axis), self.axis)
         if not self.gated_norm:
             return result
         # sigmoid(gate) rms(gate up) is silu(gate) up times one number for each position, which may as well
         # multiply the narrower result.
-        scale = product_scale(gate_up, self.axis)
+        scale = product_scale(pairs, axis)
         return ops.cast(ops.cast(result, "float32") * scale, result.dtype)
 
+    def _pairs(self, x):
+        """Gate and up along an axis of 2 of their own, and which it is: (..., 2, F), or (F, 2, ...)."""
+        if self.axis == -1:
+            gate_up = self.gate_up(x)
+            return ops.reshape(gate_up, (*ops.shape(gate_up)[:-1], 2, self.mlp_dim)), -2
+        # Rows of gate and up by turns: what is multiplied lies near each other, and the gradient by both is
+        # written in one pass.
+        kernel = ops.reshape(ops.cast(self.gate_up.kernel, x.dtype), (self.dim, 2, self.mlp_dim))
+        return ops.tensordot(ops.transpose(kernel, (0, 2, 1)), x, axes=((0,), (0,))), 1
 
-def silu_product(gate_up, axis: int = -1):
-    """silu(gate) * up of the two halves of one axis.
+
+def silu_product(pairs, axis: int = -2):
+    """silu(gate) * up of pairs.
 
     Its gradient is written out, so that the backward pass keeps the product's inputs and nothing else.
 
-    Args: gate_up: float, 2F along the axis.
-    Returns: float, F along the axis; computed in float32, dtype of gate_up.
+    Args: pairs: float, gate and up along an axis of 2.
+    Returns: float, without that axis; computed in float32, dtype of pairs.
     """
 
     @ops.custom_gradient
-    def product(gate_up):
-        gate, up = ops.split(ops.cast(gate_up, "float32"), 2, axis=axis)
-        hidden = ops.cast(gate * ops.sigmoid(gate) * up, gate_up.dtype)
+    def product(pairs):
+        gate, up = _wide_halves(pairs, axis)
+        hidden = ops.cast(gate * ops.sigmoid(gate) * up, pairs.dtype)
 
         def gradient(*args, upstream=None):
             given = ops.cast(args[0] if upstream is None else upstream, "float32")
-            gate, up = ops.split(ops.cast(gate_up, "float32"), 2, axis=axis)
+            gate, up = _wide_halves(pairs, axis)
             share = ops.sigmoid(gate)
             by_gate = given * up * share * (1 + gate * (1 - share))
             by_up = given * gate * share
-            return ops.cast(ops.concatenate([by_gate, by_up], axis=axis), gate_up.dtype)
+            return ops.cast(_pair(by_gate, by_up, axis), pairs.dtype)
 
         return hidden, gradient
 
-    return product(gate_up)
+    return product(pairs)
 
 
-def product_scale(gate_up, axis: int = -1, epsilon: float = 1e-5):
-    """1 / sqrt(mean((gate * up)^2) + epsilon) over one axis, of its two halves; gradient written out.
+def product_scale(pairs, axis: int = -2, epsilon: float = 1e-5):
+    """1 / sqrt(mean((gate * up)^2) + epsilon) of pairs, over the axis they lie along; gradient written out.
 
-    Args: gate_up: float, 2F along the axis.
-    Returns: float32, 1 along the axis.
+    Args: pairs: float (..., 2, F), or (F, 2, ...) with axis 1.
+    Returns: float32 (..., 1), or (1, ...).
     """
+    along = -1 if axis == -2 else 0
 
     @ops.custom_gradient
-    def scale(gate_up):
-        gate, up = ops.split(ops.cast(gate_up, "float32"), 2, axis=axis)
-        found = ops.rsqrt(ops.mean(ops.square(gate * up), axis=axis, keepdims=True) + epsilon)
+    def scale(pairs):
+        gate, up = _wide_halves(pairs, axis)
+        found = ops.rsqrt(ops.mean(ops.square(gate * up), axis=along, keepdims=True) + epsilon)
 
         def gradient(*args, upstream=None):
             given = args[0] if upstream is None else upstream
-            gate, up = ops.split(ops.cast(gate_up, "float32"), 2, axis=axis)
-            by_product = -given * found**3 / gate.shape[axis] * gate * up
-            both = ops.concatenate([by_product * up, by_product * gate], axis=axis)
-            return ops.cast(both, gate_up.dtype)
+            gate, up = _wide_halves(pairs, axis)
+            by_product = -given * found**3 / gate.shape[along] * gate * up
+            return ops.cast(_pair(by_product * up, by_product * gate, axis), pairs.dtype)
 
         return found, gradient
 
-    return scale(gate_up)
+    return scale(pairs)
+
+
+def _wide_halves(pairs, axis: int):
+    return (ops.cast(ops.squeeze(half, axis), "float32") for half in ops.split(pairs, 2, axis=axis))
+
+
+def _pair(first, second, axis: int):
+    """Both along a new axis, by choosing: a concatenation would be a pass of its own."""
+    shape = [1] * (len(first.shape) + 1)
+    shape[axis] = 2
+    is_first = ops.reshape(ops.arange(2) == 0, shape)
+    return ops.where(is_first, ops.expand_dims(first, axis), ops.expand_dims(second, axis))
 
 
 def again(block):
@@ -198,7 +220,8 @@ class DecoderBlock(keras.layers.Layer):
         return self.cross_attention.project_memory(memory)
 
     def call(self, x, self_memory, memory, self_mask, memory_mask, return_scores=False):
-        x = x + self.self_attention(self.self_norm(x), self_memory, self_mask)
+        # A token sees itself, so nothing is empty.
+        x = x + self.self_attention(self.self_norm(x), self_memory, self_mask, never_empty=True)
         read = self.cross_attention(self.cross_norm(x), memory, memory_mask, return_scores=return_scores)
         read, scores = read if return_scores else (read, None)
         x = x + read
@@ -217,6 +240,7 @@ class CausalBlock(keras.layers.Layer):
         attention_mask: bool (B, T, M), True = may attend; None = each token itself and those before.
         positions: int32 (B, T), of x; None = 0, 1, ...
         cache: the pair (keys, values), each (B, M, G, E), of what was read before; None = x alone (M = T).
+            With one, the mask must let every token attend itself.
         slot: int32 () or (B,), with a cache: where x[:, 0] goes in it.
     Returns: float (B, T, D), dtype of x; the pair (keys, values), the cache with x in it.
     Source: Llama, arXiv:2302.13971, section 2.2; grouped heads as in Llama 2, arXiv:2307.09288.
@@ -267,8 +291,15 @@ class CausalBlock(keras.layers.Layer):
         memory = self.attention.project_memory(normed, positions)
         if cache is not None:
             memory = tuple(place(old, new, slot) for old, new in zip(cache, memory, strict=True))
-        causal = attention_mask is None
-        x = x + self.attention(normed, memory, attention_mask, positions=positions, causal=causal)
+        mixed = self.attention(
+            normed,
+            memory,
+            attention_mask,
+            positions=positions,
+            causal=attention_mask is None,
+            never_empty=cache is not None,
+        )
+        x = x + mixed
         return x + self.mlp(self.mlp_norm(x)), memory
 
 

@@ -3,6 +3,7 @@
 `position` is the slot of the first of T new tokens: int32 (), the same for all rows, or int32 (B,).
 """
 
+import keras
 from keras import ops
 
 
@@ -35,3 +36,10 @@ def place_rows(rows, new, position):
     row = ops.broadcast_to(ops.expand_dims(ops.arange(batch, dtype="int32"), 1), (batch, length))
     indices = ops.reshape(ops.stack([row, slots], axis=-1), (-1, 2))
     return ops.scatter_update(rows, indices, ops.reshape(new, (-1, *new.shape[2:])))
+
+
+def repeat_rows(cache, times: int):
+    """A cache with every row so many times, one beside the other; scalars stay."""
+    return keras.tree.map_structure(
+        lambda leaf: ops.repeat(leaf, times, axis=0) if len(leaf.shape) else leaf, cache
+    )

@@ -1,6 +1,7 @@
 """Turning pixels and token ids into vectors."""
 
 import keras
+import numpy as np
 from keras import ops
 
 from saccade.layers.cache import slots_of
@@ -17,6 +18,7 @@ class PatchEmbedding(keras.layers.Layer):
         dim: width of a patch vector.
         patch_size: pixels a side.
         grid: (rows, columns) of the position table; other grids get it interpolated.
+        interpolation: how, see `resize_positions`.
         stem: channels of the stem's convolutions; 2 ** len(stem) must divide patch_size.
         centered: the last convolution of the stem pads above and left instead of below and right. What a
             patch sees then reaches equally far to all sides of it; otherwise nothing above or left of it.
@@ -34,6 +36,7 @@ class PatchEmbedding(keras.layers.Layer):
         stem: tuple = (),
         centered: bool = False,
         use_bias: bool = True,
+        interpolation: str = "bilinear",
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -47,6 +50,7 @@ class PatchEmbedding(keras.layers.Layer):
         self.grid = tuple(grid)
         self.stem = tuple(stem)
         self.centered = centered
+        self.interpolation = interpolation
         policy = self.dtype_policy
         self.convolutions = [
             keras.layers.Conv2D(width, 3, strides=2, padding="valid", dtype=policy, name=f"stem_{i}")
@@ -92,12 +96,39 @@ class PatchEmbedding(keras.layers.Layer):
 
     def _positions_at(self, grid):
         table = ops.convert_to_tensor(self.positions)
-        return table if grid == self.grid else resize_positions(table, grid)
+        return table if grid == self.grid else resize_positions(table, grid, self.interpolation)
 
 
-def resize_positions(table, grid: tuple[int, int]):
-    """A position table (rows, columns, D) for another grid: bilinear, float32 (*grid, D)."""
-    return ops.image.resize(ops.cast(table, "float32"), grid, interpolation="bilinear")
+# Weight of an old cell by its distance from where a new one lies. Cubic: Keys (1981), equation 15 before its
+# choice of a; a = -0.75 is torch's, and so that of transformers.
+_KERNELS = {
+    "bilinear": lambda d: np.maximum(1 - d, 0),
+    "bicubic": lambda d: np.where(
+        d <= 1, (1.25 * d - 2.25) * d**2 + 1, np.where(d < 2, -0.75 * (((d - 5) * d + 8) * d - 4), 0)
+    ),
+}
+INTERPOLATIONS = tuple(_KERNELS)
+
+
+def resize_positions(table, grid: tuple[int, int], interpolation: str = "bilinear"):
+    """A position table (rows, columns, D) for another grid: float32 (*grid, D).
+
+    As torch's interpolate without align_corners and antialias: cells beyond an edge are those at it.
+
+    Args: interpolation: `bilinear`, or `bicubic` as transformers does for SigLIP and CLIP.
+    """
+    rows, columns = (_weights(*sizes, interpolation) for sizes in zip(grid, table.shape[:2], strict=True))
+    return ops.einsum("ir,jc,rcd->ijd", rows, columns, ops.cast(table, "float32"))
+
+
+def _weights(new: int, old: int, interpolation: str) -> np.ndarray:
+    """What each of `new` cells takes of each of `old`: float32 (new, old)."""
+    centers = (np.arange(new) + 0.5) * old / new - 0.5
+    near = np.floor(centers)[:, None] + np.arange(-1, 3)
+    weights = np.zeros((new, old))
+    parts = _KERNELS[interpolation](abs(near - centers[:, None]))
+    np.add.at(weights, (np.arange(new)[:, None], np.clip(near, 0, old - 1).astype(int)), parts)
+    return weights.astype(np.float32)
 
 
 LOOKUP_BY_PRODUCT = 4096  # rows of a table whose gradient is still cheaper as a product

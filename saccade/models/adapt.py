@@ -53,7 +53,8 @@ def adapt(
         config = replace(config, vision=replace(config.vision, image_size=tuple(image_size)))
         grid = config.vision.grid(image_size)
         places = np.asarray(tensors[PLACES], np.float32)
-        tensors[PLACES] = np.asarray(keras.ops.convert_to_numpy(resize_positions(places, grid)))
+        resized = resize_positions(places, grid, config.vision.interpolation)
+        tensors[PLACES] = np.asarray(keras.ops.convert_to_numpy(resized))
     if before.shared and not config.shared:
         for name in [name for name in tensors if name.startswith("core/net/")]:
             value = tensors.pop(name)

@@ -50,6 +50,7 @@ def _clip_vision(dim: int, depth: int, num_heads: int, patch_size: int, image_si
     return ViTConfig(
         dim, depth, num_heads, 4 * dim, patch_size, (image_size, image_size), (), OPENAI_MEAN, OPENAI_STD,
         epsilon=1e-5, cls=True, pre_norm=True, patch_bias=False, activation="quick_gelu",
+        interpolation="bicubic",
     )  # fmt: skip
 
 
@@ -111,7 +112,10 @@ PRESETS = {
         _clip_vision(1024, 24, 16, 14, 224), TextConfig(dim=768, num_heads=12, mlp_dim=3072), 768
     ),
     "siglip_base_patch16_224": CLIPConfig(
-        ViTConfig(768, 12, 12, 3072, 16, (224, 224)), siglip_text(768, 12, 12, 3072), None, logit_bias=True
+        ViTConfig(768, 12, 12, 3072, 16, (224, 224), interpolation="bicubic"),
+        siglip_text(768, 12, 12, 3072),
+        None,
+        logit_bias=True,
     ),
 }
 

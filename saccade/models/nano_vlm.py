@@ -13,9 +13,16 @@ from saccade.models.vit import ViT, ViTConfig
 from saccade.models.vlm_hrm import to_unit
 
 
+def _tower(dim: int, depth: int, num_heads: int, image_size: int) -> ViTConfig:
+    """SigLIP's. nanoVLM feeds it pixels in [0, 1], without SigLIP's normalisation."""
+    return ViTConfig(
+        dim, depth, num_heads, 4 * dim, 16, (image_size, image_size), pixel_mean=0.0, pixel_std=1.0,
+        interpolation="bicubic",
+    )  # fmt: skip
+
+
 def _siglip_base(image_size: int) -> ViTConfig:
-    # nanoVLM feeds pixels in [0, 1], without SigLIP's normalisation.
-    return ViTConfig(768, 12, 12, 3072, 16, (image_size, image_size), pixel_mean=0.0, pixel_std=1.0)
+    return _tower(768, 12, 12, image_size)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +53,7 @@ def _smollm2(vocab_size: int, large: bool = False) -> LlamaConfig:
 
 def _guide(dim: int, depth: int) -> NanoVLMConfig:
     heads = dim // 64
-    vision = ViTConfig(dim, depth, heads, 4 * dim, 16, (224, 224), pixel_mean=0.0, pixel_std=1.0)
+    vision = _tower(dim, depth, heads, 224)
     return NanoVLMConfig(vision, LlamaConfig(32000, dim, depth, heads, heads, 4 * dim))
 
 

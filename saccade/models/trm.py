@@ -275,8 +275,8 @@ class TRM(Model):
         if self.config.mixer == "attention":
             return self.core(z_h, z_l, x)
         # Blocks of mlp_t work on (S, B, D), see ReasoningBlock; moved once per step, not once per product.
-        first = [ops.transpose(t, (1, 0, 2)) for t in (z_h, z_l, x)]
-        return tuple(ops.transpose(t, (1, 0, 2)) for t in self.core(*first))
+        first = [backend.in_order(ops.transpose(t, (1, 0, 2))) for t in (z_h, z_l, x)]
+        return tuple(ops.transpose(backend.in_order(t), (1, 0, 2)) for t in self.core(*first))
 
     def call(self, batch):
         x, mask = self.encode(batch)

@@ -12,7 +12,7 @@ from saccade.layers.embeddings import PatchEmbedding
 
 @dataclass(frozen=True, slots=True)
 class ViTConfig:
-    """`image_size` (height, width) sets the position table; other sizes interpolate it.
+    """`image_size` (height, width) sets the position table; other sizes interpolate it (`interpolation`).
 
     The tower sees (pixel - pixel_mean) / pixel_std, each a number or one for each channel. `epsilon`: of
     every norm. `stem`, `centered`: see PatchEmbedding. What SigLIP has not and CLIP has: `cls`, a learned
@@ -35,6 +35,7 @@ class ViTConfig:
     pre_norm: bool = False
     patch_bias: bool = True
     activation: str = "gelu_pytorch_tanh"
+    interpolation: str = "bilinear"
 
     @classmethod
     def from_json(cls, record: dict) -> "ViTConfig":
@@ -123,6 +124,7 @@ class ViT(keras.layers.Layer):
             config.stem,
             config.centered,
             config.patch_bias,
+            config.interpolation,
             dtype=policy,
             name="patches",
         )

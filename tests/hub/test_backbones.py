@@ -70,16 +70,21 @@ def test_a_tower_at_another_size_is_the_tower_that_interpolates(siglip):
     np.testing.assert_allclose(to_numpy(tower(larger, resized)(images)), expected, atol=1e-5)
 
 
-def test_interpolated_positions_are_bilinear(siglip):
+def test_interpolated_positions_are_bicubic(siglip):
+    """As transformers interpolates them; tests/oracle asks it."""
     native, resized = read_siglip(siglip)[1], read_siglip(siglip, (24, 24))[1]["patches/positions"]
-    table = native["patches/positions"]
-    # 3 to 6: new centre i lies at (i + 0.5) / 2 - 0.5 of the old, held at the edges
-    at = np.clip((np.arange(6) + 0.5) / 2 - 0.5, 0, 2)
-    low = np.minimum(at.astype(int), 1)
-    w = at - low
-    rows = table[low] * (1 - w)[:, None, None] + table[low + 1] * w[:, None, None]
-    expected = rows[:, low] * (1 - w)[:, None] + rows[:, low + 1] * w[:, None]
-    np.testing.assert_allclose(resized, expected, atol=1e-5)
+    table = native["patches/positions"].astype(np.float64)
+    # 3 to 6: new centre i lies at (i + 0.5) / 2 - 0.5 of the old, a quarter beyond or before a cell. What is
+    # taken of the four cells around, by Keys' kernel with a = -3/4; beyond an edge stands the edge.
+    taps = np.array([-0.10546875, 0.87890625, 0.26171875, -0.03515625])
+    along = np.zeros((6, 3))
+    for i in range(6):
+        low = (i - 1) // 2
+        for cell, weight in zip(range(low - 1, low + 3), taps if i % 2 else taps[::-1], strict=True):
+            along[i, min(max(cell, 0), 2)] += weight
+    np.testing.assert_allclose(along.sum(1), 1)
+    expected = np.einsum("ir,jc,rcd->ijd", along, along, table)
+    np.testing.assert_allclose(resized, expected, atol=1e-6)
 
 
 def test_extra_tokens_leave_the_others_alone(llama):

@@ -48,7 +48,10 @@ RETRIEVAL = {
     **GENERATION, "architectures": ["Blip2ForImageTextRetrieval"], "image_text_hidden_size": 12,
     "qformer_config": {**QFORMER, "use_qformer_text_input": True},
 }  # fmt: skip
-VIT = ViTConfig(20, 1, 2, 28, 4, (8, 8), pixel_mean=MEAN, pixel_std=STD, cls=True, activation="gelu")
+VIT = ViTConfig(
+    20, 1, 2, 28, 4, (8, 8), pixel_mean=MEAN, pixel_std=STD, cls=True, activation="gelu",
+    interpolation="bicubic",
+)  # fmt: skip
 CONFIG = BLIP2Config(
     VIT, QFormerConfig(31, 24, 3, 3, 40, 5, 2, 16, text=False), OPTConfig(53, 32, 1, 4, 44, 40), None
 )

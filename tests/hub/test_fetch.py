@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 import typing
 from pathlib import Path
 
@@ -77,10 +78,12 @@ def test_what_is_no_name(name):
 
 
 class Hub(http.server.BaseHTTPRequestHandler):
-    """What huggingface_hub asks of a hub. `cut`: bytes after which the weights break off, once."""
+    """What huggingface_hub asks of a hub. `cut`: bytes after which the weights break off, once; `hang`: they
+    do not come to an end either."""
 
     asked: typing.ClassVar[list] = []
     cut: int | None = None
+    hang: threading.Event | None = None
 
     def log_message(self, *args):
         pass
@@ -122,11 +125,14 @@ class Hub(http.server.BaseHTTPRequestHandler):
             content, Hub.cut = content[: Hub.cut], None
             self.close_connection = True
         self.wfile.write(content)
+        if self.close_connection and Hub.hang is not None:
+            self.wfile.flush()
+            Hub.hang.wait()
 
 
 @pytest.fixture
 def hub():
-    Hub.asked, Hub.cut = [], None
+    Hub.asked, Hub.cut, Hub.hang = [], None, None
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
@@ -136,7 +142,7 @@ def hub():
     thread.join()
 
 
-def fetch_elsewhere(hub: str, name: str, cache: Path, **more) -> str:
+def elsewhere(hub: str, name: str, cache: Path, **more) -> subprocess.Popen:
     """In a process of its own: huggingface_hub reads where the hub is when it is imported."""
     code = (
         "import sys\nfrom saccade.errors import SaccadeError\nfrom saccade.hub.fetch import fetch\n"
@@ -150,15 +156,22 @@ def fetch_elsewhere(hub: str, name: str, cache: Path, **more) -> str:
         "PYTHONPATH": str(root),
         **more,
     }
-    run = subprocess.run(
-        [sys.executable, "-c", code, name, str(cache)],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=200,
-    )
-    assert run.returncode == 0, run.stderr
-    return run.stdout.strip().splitlines()[-1]
+    command = [sys.executable, "-c", code, name, str(cache)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command, env=environment, **pipes)
+
+
+def fetch_elsewhere(hub: str, name: str, cache: Path, **more) -> str:
+    """What it prints last."""
+    run = elsewhere(hub, name, cache, **more)
+    out, err = run.communicate(timeout=200)
+    assert run.returncode == 0, err
+    return out.strip().splitlines()[-1]
+
+
+def starts() -> list:
+    """Where the hub was asked to begin with the weights, if not at their start."""
+    return [r for c, path, r in Hub.asked if c == "GET" and path.endswith("model.safetensors") and r]
 
 
 def test_only_data_is_fetched_and_then_kept(hub, tmp_path):
@@ -177,8 +190,33 @@ def test_a_broken_connection_is_taken_up_again(hub, tmp_path):
     Hub.cut = 10_800_000
     folder = Path(fetch_elsewhere(hub, "somebody/small", tmp_path))
     assert (folder / "model.safetensors").read_bytes() == FILES["model.safetensors"]
-    starts = [r for c, path, r in Hub.asked if c == "GET" and path.endswith("model.safetensors") and r]
-    assert starts == [f"bytes={10 * 2**20}-"]  # whole chunks are kept
+    assert starts() == [f"bytes={10 * 2**20}-"]  # whole chunks are kept
+
+
+def test_a_killed_download_goes_on_in_the_next_run(hub, tmp_path):
+    Hub.cut, Hub.hang = 10_800_000, threading.Event()
+    run = elsewhere(hub, "somebody/small", tmp_path)
+    part = tmp_path / "models--somebody--small" / "blobs" / f"{sha256(FILES['model.safetensors'])}.part"
+    end = time.monotonic() + 100
+    while not part.exists() or part.stat().st_size < 10 * 2**20:
+        assert run.poll() is None, run.communicate()
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    run.kill()
+    run.communicate()
+    Hub.hang.set()
+    assert not starts()
+    folder = Path(fetch_elsewhere(hub, "somebody/small", tmp_path))
+    assert starts() == [f"bytes={10 * 2**20}-"]
+    assert (folder / "model.safetensors").read_bytes() == FILES["model.safetensors"]
+    assert not part.exists()
+
+
+def test_a_pinned_commit_is_what_is_asked_for(hub, tmp_path):
+    fetch_elsewhere(hub, f"somebody/small@{COMMIT}", tmp_path)
+    asked = [path for _, path, _ in Hub.asked if "/resolve/" in path]
+    assert asked
+    assert all(f"/resolve/{COMMIT}/" in path for path in asked)
 
 
 def test_a_model_that_the_hub_does_not_have(hub, tmp_path):

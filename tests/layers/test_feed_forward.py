@@ -32,14 +32,14 @@ def test_nets_equal_numpy(kind, axis):
     np.testing.assert_allclose(to_numpy(net(x)), expected, atol=2e-5)
 
 
-def plain_product(gate_up, axis):
-    gate, up = jnp.split(gate_up, 2, axis)
+def plain_product(pairs, axis):
+    gate, up = jnp.moveaxis(pairs, axis, 0)
     return gate * jax.nn.sigmoid(gate) * up
 
 
-def plain_scale(gate_up, axis):
-    gate, up = jnp.split(gate_up, 2, axis)
-    return 1 / jnp.sqrt(jnp.mean((gate * up) ** 2, axis, keepdims=True) + 1e-5)
+def plain_scale(pairs, axis):
+    gate, up = jnp.moveaxis(pairs, axis, 0)
+    return 1 / jnp.sqrt(jnp.mean((gate * up) ** 2, -1 if axis == -2 else 0, keepdims=True) + 1e-5)
 
 
 def plain_rms(x, axis):
@@ -50,7 +50,7 @@ def plain_standardize(x, axis):
     return plain_rms(x - x.mean(axis, keepdims=True), axis)
 
 
-PAIRS = {
+FORMULAS = {
     "silu_product": (silu_product, plain_product),
     "product_scale": (product_scale, plain_scale),
     "rms": (lambda x, axis: rms(x, axis=axis), plain_rms),
@@ -58,22 +58,29 @@ PAIRS = {
 }
 
 
-@pytest.mark.parametrize("axis", [-1, 0, 1])
-@pytest.mark.parametrize("name", PAIRS)
+OF_PAIRS = ("silu_product", "product_scale")
+AXES = [(name, axis) for name in FORMULAS for axis in ((-2, 1) if name in OF_PAIRS else (-1, 0, 1))]
+
+
+@pytest.mark.parametrize(("name", "axis"), AXES)
 def test_gradients_are_those_of_the_formula(name, axis):
-    ours, plain = PAIRS[name]
-    x = jax.random.normal(jax.random.key(0), (4, 6, 8))
+    ours, plain = FORMULAS[name]
+    shape = [4, 6, 8]
+    if name in OF_PAIRS:
+        shape[axis] = 2
+    x = jax.random.normal(jax.random.key(0), shape)
     weight = jax.random.normal(jax.random.key(1), plain(x, axis).shape)
     a, b = (jax.value_and_grad(lambda x, f=f: (f(x, axis) * weight).sum())(x) for f in (ours, plain))
     np.testing.assert_allclose(a[0], b[0], rtol=1e-5)
     np.testing.assert_allclose(a[1], b[1], atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("name", PAIRS)
+@pytest.mark.parametrize("name", FORMULAS)
 def test_gradients_keep_the_dtype(name):
-    ours, _ = PAIRS[name]
-    x = jax.random.normal(jax.random.key(0), (4, 6)).astype(jnp.bfloat16)
-    gradient = jax.grad(lambda x: ours(x, -1).astype(jnp.float32).sum())(x)
+    ours, _ = FORMULAS[name]
+    axis = -2 if name in OF_PAIRS else -1
+    x = jax.random.normal(jax.random.key(0), (4, 2, 6)).astype(jnp.bfloat16)
+    gradient = jax.grad(lambda x: ours(x, axis).astype(jnp.float32).sum())(x)
     assert gradient.dtype == jnp.bfloat16
     assert np.isfinite(np.asarray(gradient, np.float32)).all()
 

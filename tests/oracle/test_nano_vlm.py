@@ -13,10 +13,11 @@ import pytest
 from reference import to_numpy
 
 from saccade import backend
-from saccade.hub.backbones import from_backbones, write_llama, write_siglip
+from saccade.hub.backbones import from_backbones, read_siglip, write_llama, write_siglip
 from saccade.hub.nano_vlm import read_model, write
 from saccade.layers.attention import segment_mask
 from saccade.models.llama import positions_of
+from saccade.models.vit import ViT
 
 HERE = Path(__file__).parent
 ATOL = 2e-5
@@ -134,6 +135,25 @@ def test_backbones_that_transformers_wrote(backbones):
     np.testing.assert_allclose(found[keep], logits[keep], atol=ATOL, rtol=0)
     ours = positions_of(segment_mask(keep.astype(np.int32)))
     np.testing.assert_array_equal(to_numpy(ours), positions.numpy())
+
+
+@pytest.mark.parametrize("size", [(24, 24), (8, 8), (20, 12)])
+def test_positions_at_another_size_are_those_of_transformers(backbones, size):
+    """Interpolated once, when the weights are read, and at every call."""
+    import torch
+
+    folder, vision, _ = backbones
+    images = np.random.default_rng(2).random((2, *size, 3)).astype(np.float32)
+    with torch.no_grad():
+        pixels = torch.from_numpy(images).permute(0, 3, 1, 2)
+        expected = vision(pixels, interpolate_pos_encoding=True).last_hidden_state.numpy()
+    for image_size in (size, None):
+        config, tensors = read_siglip(folder / "siglip", image_size)
+        tower = ViT(config)
+        tower.build()
+        for variable in tower.variables:
+            variable.assign(tensors[variable.path.split("/", 1)[1]])
+        np.testing.assert_allclose(to_numpy(tower(images)), expected, atol=ATOL, rtol=0)
 
 
 def test_transformers_reads_the_backbones_we_write(backbones, transformers, tmp_path):
