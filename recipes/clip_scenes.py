@@ -9,27 +9,31 @@ The image tower starts as that of the bundled VLM-HRM, which tells objects apart
 lower rate; `tower=null` takes the preset's own, at random.
 
 Every `train.eval_every` steps `eval/r@1` among `gallery` held-out pictures in pairs of twins goes into the
-log. Writes out/model (the moving average of the weights, in bfloat16) at every checkpoint; `saccade evaluate
-out/model --task retrieve` measures it and `saccade classify` uses it.
+log, and `eval/labels`: how often a short label ("a red ball") beats that of the twin. Writes out/model (the
+moving average of the weights, in bfloat16) at every checkpoint; `saccade evaluate out/model --task retrieve`
+measures it and `saccade classify` uses it.
 """
 
 from dataclasses import replace
+from itertools import count, islice
 from pathlib import Path
 
 import keras
+import numpy as np
 from pydantic import BaseModel, ConfigDict
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 from saccade import backend
-from saccade.clip import CLIPPipeline
+from saccade.clip import CLIPPipeline, read
 from saccade.data.chat import ChatTokenizer
 from saccade.data.clip_processor import CLIPProcessor, CLIPProcessorConfig
 from saccade.data.pairs import CollatePairs
 from saccade.data.scenes import Source, lexicon
 from saccade.data.scenes.kept import Kept
+from saccade.data.scenes.labels import Labelled
 from saccade.evaluation import evaluate as measure
 from saccade.models.clip import CLIP, PRESETS
-from saccade.pipeline import BUNDLED
+from saccade.pipeline import BUNDLED, find_model
 from saccade.train.config import Part, TrainConfig
 from saccade.train.contrastive import Contrastive
 from saccade.train.scene_chunks import tower_of
@@ -45,8 +49,11 @@ class Config(BaseModel):
     Args:
         tower: a VLM-HRM directory whose vision tower the image tower starts as; None = the preset's own.
         tower_rate: times the learning rate, for such a tower.
+        init: a CLIP's name or directory to go on from, tokenizer and all, instead of a fresh one.
         sigmoid: SigLIP's loss and bias instead of InfoNCE.
         pairs: of twins in a batch; a batch has twice as many rows.
+        labels: share of pairs whose texts name one object; the mined term would take such a label for wrong
+            of every other picture that it fits, so keep hard_weight 0 with them.
         hard_weight, chunk: see Contrastive.
         distinct: so many pairs, drawn once and kept; None = always new ones.
         workers: processes that draw.  gallery: pictures among which eval/r@1 is measured.
@@ -57,12 +64,14 @@ class Config(BaseModel):
     preset: str = "clip_scenes"
     tower: str | None = str(BUNDLED / "vlm_hrm_scenes")
     tower_rate: float = 0.3
+    init: str | None = None
     precision: str = "mixed_bfloat16"
     sigmoid: bool = False
     vocab_size: int = 1024
     num_objects: tuple[int, int] = (3, 8)
     pairs: int = 256
-    hard_weight: float = 0.5
+    labels: float = 0.25
+    hard_weight: float = 0.0
     chunk: int | None = None
     distinct: int | None = None
     workers: int = 14
@@ -117,7 +126,9 @@ def make_tokenizer(config: Config) -> ChatTokenizer:
 
 
 def make_pipeline(config: Config) -> CLIPPipeline:
-    """A fresh model of the preset and its processor."""
+    """A fresh model of the preset and its processor, or what `init` holds."""
+    if config.init is not None:
+        return read(find_model(config.init), config.precision)
     tokenizer = make_tokenizer(config)
     chosen, seen = PRESETS[config.preset], {}
     if config.tower is not None:
@@ -143,9 +154,21 @@ def make_pipeline(config: Config) -> CLIPPipeline:
     return CLIPPipeline(model, CLIPProcessor(tokenizer, settings))
 
 
+def told_apart(pipeline: CLIPPipeline, config: Config) -> float:
+    """Share of held-out pictures that are more like a short label of their own than like their twin's."""
+    source = Labelled(Source("retrieve", split="val", seed=config.seed, num_objects=config.num_objects), 1.0)
+    drawn = ((e, e.pair) for e in map(source.__getitem__, count()))
+    short = (pair for pair in drawn if all(row.kind == "label" for row in pair))
+    rows = [row for pair in islice(short, config.gallery // 4) for row in pair]
+    seen = pipeline.embed_images([row.image for row in rows]).reshape(len(rows) // 2, 2, -1)
+    said = pipeline.embed_texts([row.text for row in rows]).reshape(len(rows) // 2, 2, -1)
+    alike = np.einsum("nie,nje->nij", seen, said)  # (pair, image, text)
+    return float(np.mean([alike[:, 0, 0] > alike[:, 0, 1], alike[:, 1, 1] > alike[:, 1, 0]]))
+
+
 def recipe(config: Config, out_dir: Path | None) -> Trainer:
     pipeline = make_pipeline(config)
-    source = Source("retrieve", seed=config.seed, num_objects=config.num_objects)
+    source = Labelled(Source("retrieve", seed=config.seed, num_objects=config.num_objects), config.labels)
     if config.distinct:
         source = Kept(source, config.distinct)
     stream = Stream(
@@ -169,7 +192,7 @@ def recipe(config: Config, out_dir: Path | None) -> Trainer:
         )
         ways = [scores[way]["dual"] for way in ("text_to_image", "image_to_text")]
         means = {name: sum(way[name] for way in ways) / 2 for name in ("r@5", "before_twin")}
-        return {"r@1": scores["r@1"], **means}
+        return {"r@1": scores["r@1"], **means, "labels": told_apart(pipeline, config)}
 
     def export(trainer: Trainer) -> None:
         if out_dir is not None:

@@ -42,7 +42,7 @@ def test_a_whole_run(module, tmp_path, sigmoid):
     assert batch["tokens"].shape == batch["padding_mask"].shape == (8, 80)
     assert run.fit().steps == 3
     log = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
-    assert {"eval/r@1", "eval/r@5", "eval/before_twin"} <= log[-1].keys()
+    assert {"eval/r@1", "eval/r@5", "eval/before_twin", "eval/labels"} <= log[-1].keys()
     assert np.isfinite(log[0]["loss"])
     pipeline = saccade.load(tmp_path / "model")
     example = stream.source[0]
@@ -63,3 +63,22 @@ def test_the_image_tower_starts_as_the_bundled_one_and_learns_more_slowly(module
     assert run.streams["pairs"].collate.processor.config.image_size == 128
     rates = {group.part: group.learning_rate for group in run.engine.groups}
     assert rates["vision"] == pytest.approx(0.3 * rates["rest"])
+
+
+def test_it_goes_on_from_a_model_and_the_score_of_labels_is_that_of_its_vectors(module):
+    """The bundled one: half of its weights' tower, its tokenizer, and a score that chance does not give."""
+    config = make_config(module, ["init=clip_scenes", "gallery=240", "tower=null"], smoke=True)
+    pipeline = module.make_pipeline(config)
+    bundled = saccade.load("clip_scenes")
+    for name, variable in bundled.model.named_variables().items():
+        np.testing.assert_array_equal(to_numpy(pipeline.model.named_variables()[name]), to_numpy(variable))
+    share = module.told_apart(pipeline, config)
+    source = module.Labelled(Source("retrieve", split="val", seed=config.seed), 1.0)
+    won = []
+    for i in range(200):
+        pair = (source[i], source[i].pair)
+        if len(won) < 120 and all(row.kind == "label" for row in pair):
+            for own, other in (pair, pair[::-1]):
+                (result,) = bundled.classify([own.image], [own.text, other.text])
+                won.append(result.text == own.text)
+    assert share == pytest.approx(np.mean(won))
