@@ -1,6 +1,8 @@
 """What every test shares. The environment is set first: Keras and JAX read it when they are imported."""
 
+import gc
 import os
+import sys
 import tempfile
 from pathlib import Path
 
@@ -59,3 +61,13 @@ def processor(tokenizer):
         lexicon=lexicon_of(SENTENCES),
     )
     return Processor(tokenizer, config)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _programs_are_dropped():
+    """A compiled program holds several memory maps, a process may have 65,530: beyond them XLA crashes. The
+    cache on disk gives back what another module needs again."""
+    yield
+    if "jax" in sys.modules:
+        gc.collect()
+        sys.modules["jax"].clear_caches()
