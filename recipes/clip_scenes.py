@@ -157,7 +157,7 @@ def make_pipeline(config: Config) -> CLIPPipeline:
 def told_apart(pipeline: CLIPPipeline, config: Config) -> float:
     """Share of held-out pictures that are more like a short label of their own than like their twin's."""
     source = Labelled(Source("retrieve", split="val", seed=config.seed, num_objects=config.num_objects), 1.0)
-    drawn = ((e, e.pair) for e in map(source.__getitem__, count()))
+    drawn = ((e, e.pair) for e in map(source.__getitem__, count()) if e.pair is not None)
     short = (pair for pair in drawn if all(row.kind == "label" for row in pair))
     rows = [row for pair in islice(short, config.gallery // 4) for row in pair]
     seen = pipeline.embed_images([row.image for row in rows]).reshape(len(rows) // 2, 2, -1)
