@@ -9,7 +9,7 @@ the val split, on NLVR, where nothing is chosen, at the model's own.
 
 import argparse
 
-from slot_refill import draw, joined, measure
+from slot_refill import draw, joined, measure, say
 
 import saccade
 from saccade import backend
@@ -50,12 +50,7 @@ def say_speed(pipeline, batch: dict, task: str, slots: int, repeats: int, thresh
     num = len(batch["answer"])
     found = measure(pipeline.reasoner, batch, task, slots, repeats, threshold)
     print(f"{num} examples, {slots} slots, threshold {threshold:g}, median of {repeats}")
-    for name, row in found.items():
-        print(
-            f"  {name:7} {num / row['seconds']:9.1f} examples/s   accuracy {row['accuracy']:.4f}   "
-            f"mean steps {row['mean_steps']:.3f}"
-        )
-    print(f"  refill / fixed: {found['fixed']['seconds'] / found['refill']['seconds']:.3f}")
+    say(found, num)
 
 
 def main() -> None:

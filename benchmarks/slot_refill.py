@@ -49,6 +49,16 @@ def measure(reasoner, batch: dict, task: str, slots: int, repeats: int, threshol
     return {name: {**row, "seconds": statistics.median(row.pop("times"))} for name, row in found.items()}
 
 
+def say(found: dict, num: int) -> None:
+    """What `measure` found, and the ratio."""
+    for name, row in found.items():
+        print(
+            f"{name:7} {num / row['seconds']:9.1f} examples/s   accuracy {row['accuracy']:.4f}   "
+            f"mean steps {row['mean_steps']:.3f}"
+        )
+    print(f"refill / fixed: {found['fixed']['seconds'] / found['refill']['seconds']:.3f}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="vlm_hrm_scenes")
@@ -69,12 +79,7 @@ def main() -> None:
     found = measure(pipeline.reasoner, batch, options.task, slots, options.repeats, options.threshold)
     print(" ".join(f"{key}={value}" for key, value in environment(pipeline.model).items()))
     print(f"{options.model}, {options.task}: {num} examples, {slots} slots, median of {options.repeats}")
-    for name, row in found.items():
-        print(
-            f"{name:7} {num / row['seconds']:9.1f} examples/s   accuracy {row['accuracy']:.4f}   "
-            f"mean steps {row['mean_steps']:.3f}"
-        )
-    print(f"refill / fixed: {found['fixed']['seconds'] / found['refill']['seconds']:.3f}")
+    say(found, num)
 
 
 if __name__ == "__main__":
