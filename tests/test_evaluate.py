@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import scripted
 from PIL import Image
-from scripted import BATCH, STEPS, Oracle, pipeline
+from scripted import BATCH, STEPS, Oracle, pipeline, random_vlm_hrm
 
 from saccade.data.scenes import ANSWERS, Source, caption_is_true
 from saccade.data.scenes.nlvr import scene_from_structured
@@ -301,24 +301,7 @@ def test_refusals(words, options, message):
 
 @pytest.fixture(scope="module")
 def real(words):
-    """A tiny model with random weights, its halting head included: an untrained one never halts early."""
-    import keras
-
-    from saccade.models.vit import ViTConfig
-    from saccade.models.vlm_hrm import VLMHRM, preset
-    from saccade.pipeline import Pipeline
-
-    tower = ViTConfig(dim=24, depth=1, num_heads=2, mlp_dim=40, image_size=(32, 32), stem=(8, 12, 16))
-    config = preset(
-        "vlm_hrm_nano", vision=tower, vocab_size=900, num_answers=len(ANSWERS), dim=32, mlp_dim=48
-    )
-    rng = np.random.default_rng(5)
-    with keras.StatelessScope():  # values come when it closes: NumPy's need no compilation
-        model = VLMHRM(config)
-        for variable in model.variables:
-            value = rng.normal(size=variable.shape, scale=0.3).astype(variable.dtype)
-            variable._initializer = lambda shape, dtype=None, value=value: value
-    return Pipeline(model, words)
+    return random_vlm_hrm(words)
 
 
 def test_one_pass_equals_halting(real, tmp_path):
