@@ -7,6 +7,7 @@ from keras import ops
 from saccade.data.text import BOS, EOS, PAD
 from saccade.decoding.settings import GenerationConfig
 from saccade.errors import SaccadeError
+from saccade.fusion.multimodal import project_tokens
 from saccade.generate import Writer
 from saccade.heads.grounding import check_boxes
 from saccade.heads.region import GroundingHead, check_grid
@@ -69,14 +70,13 @@ class DenseCaptioningHead(TaskHead):
         _check_labels(batch, self.config)
 
     def call(self, batch):
-        x, mask, attended = batch["vision_features"], batch.get("vision_mask"), None
-        if mask is not None:
-            x, attended = ops.where(ops.expand_dims(mask, -1), x, 0.0), ops.expand_dims(mask, 1)
-        x = self.projection(x)
+        mask = batch.get("vision_mask")
+        x, kept = project_tokens(batch["vision_features"], mask, self.projection)
+        attended = None if mask is None else ops.expand_dims(kept, 1)
         x = self.mixer(x + ops.cast(self.positions, x.dtype), attention_mask=attended)
         outputs = self.region(x, grid=self.config.grid)
         if mask is not None:
-            outputs["score_logits"] = ops.where(mask, outputs["score_logits"], -1e9)
+            outputs["score_logits"] = ops.where(kept, outputs["score_logits"], -1e9)
         return {**outputs, "regions": ops.cast(rms(x), "float32")}
 
     # -- the writer

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from saccade.fusion.multimodal import project_tokens
 from saccade.heads.classify import Classifier
 from saccade.heads.dual_encoder import DualEncoderHead
 from saccade.heads.task import FusedPool, TaskHead, VLMTaskConfig
@@ -36,10 +37,9 @@ class MatchingHead(TaskHead):
         self.built = True
 
     def call(self, batch):
-        images = self.image_projection(_as_tokens(batch["vision_features"]))
-        texts = self.text_projection(_as_tokens(batch["text_features"]))
-        images = self.dual(images, batch.get("vision_mask"), side="image")
-        texts = self.dual(texts, batch.get("text_mask"), side="text")
+        images = project_tokens(batch["vision_features"], batch.get("vision_mask"), self.image_projection)
+        texts = project_tokens(batch["text_features"], batch.get("text_mask"), self.text_projection)
+        images, texts = self.dual(*images, side="image"), self.dual(*texts, side="text")
         return {
             "image_embeddings": images,
             "text_embeddings": texts,
@@ -54,7 +54,3 @@ class MatchingHead(TaskHead):
     def decode(self, outputs: dict) -> np.ndarray:
         """For each image the texts by falling similarity, int (B, B)."""
         return np.argsort(-ops.convert_to_numpy(outputs["similarity"]), axis=-1, kind="stable")
-
-
-def _as_tokens(features):
-    return ops.expand_dims(features, 1) if len(features.shape) == 2 else features

@@ -50,8 +50,9 @@ def test_what_is_padded_never_matters(task):
     head, batch = head_of(task), features()
     changed = {
         **batch,
-        "vision_features": np.where(batch["vision_mask"][..., None], batch["vision_features"], 9),
-        "text_features": np.where(batch["text_mask"][..., None], batch["text_features"], -9),
+        "vision_features": np.where(batch["vision_mask"][..., None], batch["vision_features"], np.nan),
+        "text_features": np.where(batch["text_mask"][..., None], batch["text_features"], np.nan),
+        **{name: batch[name].astype("int32") for name in ("vision_mask", "text_mask")},  # as of transformers
     }
     other = numbers(head(changed))
     for name, value in numbers(head(batch)).items():
@@ -60,6 +61,8 @@ def test_what_is_padded_never_matters(task):
             np.testing.assert_allclose(other[name][keep], value[keep], atol=1e-5)
             continue
         np.testing.assert_allclose(other[name], value, atol=1e-5, err_msg=name)
+    losses = [float(HeadLoss()(head, {}, {**given, **LABELS[task]}, None)[0]) for given in (batch, changed)]
+    np.testing.assert_allclose(*losses, rtol=1e-5)
 
 
 @pytest.mark.parametrize("task", CONFIGS)
