@@ -67,7 +67,8 @@ class MultiModalFusion(keras.layers.Layer):
     Returns: fused, float (B, S, dim); mask, bool (B, S), True = keep: those of the inputs where S is of their
         lengths, all True for queries.
     Raises: ValueError: no such strategy, kind or way to read (names them); an option that the strategy does
-        not take (names those it takes); num_heads does not divide dim (states both).
+        not take (names those it takes); num_heads does not divide dim (states both); in the call, features
+        of another rank, width or number of rows, without a token, or a mask of another length.
     Source: gated: Gated Multimodal Units, section 3, arXiv:1702.01992 (the gate reads the projected inputs);
         attention: LXMERT, section 2.1, arXiv:1908.07490 (cross-attention only); bilinear: MLB, section 3,
         arXiv:1610.04325; tensor: LMF, section 3.2, arXiv:1806.00064; film: FiLM, section 2, arXiv:1709.07871;
@@ -105,6 +106,17 @@ class MultiModalFusion(keras.layers.Layer):
         self.text_projection.build((None, None, self.text_dim))
         if self.mixer is not None:
             self.mixer.build()
+
+    def __call__(self, vision, text, *args, **kwargs):
+        # Before Keras, which would wrap the one line in a page.
+        given = dict(zip(("vision_mask", "text_mask"), args, strict=False)) | kwargs
+        for name, x, width in (("vision", vision, self.vision_dim), ("text", text, self.text_dim)):
+            if problem := misfit(name, x, given.get(f"{name}_mask"), width):
+                raise ValueError(problem)
+        rows = vision.shape[0], text.shape[0]
+        if None not in rows and rows[0] != rows[1]:
+            raise ValueError(f"vision has {rows[0]} rows, text {rows[1]}; pair them one to one")
+        return super().__call__(vision, text, *args, **kwargs)
 
     def call(self, vision, text, vision_mask=None, text_mask=None):
         vision, vision_mask = project_tokens(vision, vision_mask, self.vision_projection)
@@ -158,6 +170,28 @@ def _mixer(strategy: str, dim: int, num_heads: int, options: dict, policy):
     if strategy == "perceiver":
         return PerceiverResampler(dim=dim, num_heads=num_heads, **options, dtype=policy, name="perceiver")
     return TokenFusion(strategy, dim, num_heads, **options, dtype=policy, name="tokenwise")
+
+
+def misfit(name: str, features, mask, width: int) -> str:
+    """What is wrong with the features of one side, in one line; "" if nothing is.
+
+    Args: name: "vision" or "text", with or without "_features".  features: (B, N, width) or (B, width); sizes
+        that are not known (None) are not looked at.  mask: (B, N) or None.
+    """
+    side = name.removesuffix("_features")
+    for what, value in ((name, features), (f"{side}_mask", mask)):
+        if value is not None and not hasattr(value, "shape"):
+            return f"{what} is a {type(value).__name__}; give an array"
+    shape = tuple(features.shape)
+    if len(shape) not in (2, 3) or 0 in shape:
+        return f"{name} is {shape}; give (rows, tokens, width) or (rows, width), at least 1 of each"
+    if shape[-1] is not None and shape[-1] != width:
+        return f"{name} is {shape[-1]} wide, not {width}; set {side}_dim"
+    if mask is not None:
+        found, needed = tuple(mask.shape), shape[:2] if len(shape) == 3 else (shape[0], 1)
+        if len(found) != 2 or any(a != b for a, b in zip(found, needed, strict=True) if None not in (a, b)):
+            return f"{side}_mask is {found}, {name} needs {needed}; one value a token"
+    return ""
 
 
 def project_tokens(x, mask, projection):

@@ -11,7 +11,7 @@ from saccade.fusion.multimodal import project_tokens
 from saccade.generate import Writer
 from saccade.heads.grounding import check_boxes
 from saccade.heads.region import GroundingHead, check_grid
-from saccade.heads.task import TaskHead, VLMTaskConfig
+from saccade.heads.task import TaskHead, VLMTaskConfig, check_range
 from saccade.heads.text import TextDecoder
 from saccade.layers.blocks import EncoderBlock
 from saccade.layers.embeddings import TokenEmbedding
@@ -221,3 +221,7 @@ def _check_labels(batch: dict, config: VLMTaskConfig) -> None:
         raise SaccadeError(
             f"region_tokens are {length} long, max_length is {config.max_length}; shorten or raise it"
         )
+    check_range("region_tokens", batch["region_tokens"], config.vocab_size, "vocab_size")
+    boxes, mask = batch["region_boxes"], batch["region_mask"]
+    if isinstance(boxes, np.ndarray) and isinstance(mask, np.ndarray):
+        check_boxes(boxes[mask.astype(bool)])

@@ -7,8 +7,8 @@ from keras import ops
 from saccade import losses
 from saccade.data.text import PAD
 from saccade.errors import SaccadeError
-from saccade.heads.task import VLMTaskConfig
-from saccade.heads.writing import WritingHead, check_range, check_tokens, texts
+from saccade.heads.task import VLMTaskConfig, check_range
+from saccade.heads.writing import WritingHead, check_tokens, texts
 from saccade.layers.blocks import EncoderBlock
 from saccade.layers.embeddings import lookup
 from saccade.layers.normalization import rms

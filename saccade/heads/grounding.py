@@ -7,7 +7,7 @@ from keras import ops
 from saccade.errors import SaccadeError
 from saccade.fusion.multimodal import MultiModalFusion
 from saccade.heads.region import GroundingHead, best_box, check_grid
-from saccade.heads.task import TaskHead, VLMTaskConfig
+from saccade.heads.task import TaskHead, VLMTaskConfig, check_label
 from saccade.layers.pooling import AttentionPooling
 
 
@@ -16,6 +16,7 @@ class VisualGroundingHead(TaskHead):
     """Every patch, told of the text, proposes a box and scores it.
 
     Call: batch: as of TaskHead; `vision_features` are (B, N, C), row-major, N of `config.grid`.
+        The label `box` (B, 4), where given, is checked: see check_boxes.
     Returns: dict: `boxes` float32 (B, N, 4) cxcywh in [0, 1]; `score_logits` float32 (B, N), -1e9 where a
         patch is padded; `confidence` float32 (B, N), shares that sum to 1, 0 for a row without any patch.
     Raises: SaccadeError: features without the patches of the grid.
@@ -44,6 +45,10 @@ class VisualGroundingHead(TaskHead):
     def check(self, batch):
         super().check(batch)
         check_grid(batch["vision_features"], self.config.grid)
+        if check_label(batch, "box", (batch["vision_features"].shape[0], 4)) and isinstance(
+            batch["box"], np.ndarray
+        ):
+            check_boxes(batch["box"])
 
     def call(self, batch):
         patches, mask = batch["vision_features"], batch.get("vision_mask")
@@ -69,15 +74,24 @@ class VisualGroundingHead(TaskHead):
 
 
 def check_boxes(boxes) -> np.ndarray:
-    """The boxes as float32 (..., 4). Raises: SaccadeError: outside [0, 1] or inverted, with the first one."""
+    """The boxes as float32 (..., 4).
+
+    Raises: SaccadeError: not four numbers; outside [0, 1], inverted or of no area, with the first one.
+    """
     boxes = np.asarray(boxes, np.float32)
+    if not boxes.ndim or boxes.shape[-1] != 4:
+        raise SaccadeError(f"boxes are {boxes.shape}; give (..., 4), xyxy in [0, 1]")
     flat = boxes.reshape(-1, 4)
     inside = ((flat >= 0) & (flat <= 1)).all(-1)
     if not inside.all():
         index = int(np.argmin(inside))
-        raise SaccadeError(f"box {index} is {flat[index].tolist()}; give xyxy in [0, 1], not pixels")
+        raise SaccadeError(f"box {index} is {_shown(flat[index])}; give xyxy in [0, 1], not pixels")
     ordered = (flat[:, :2] < flat[:, 2:]).all(-1)
     if not ordered.all():
         index = int(np.argmin(ordered))
-        raise SaccadeError(f"box {index} is {flat[index].tolist()}, of no area; give x0 < x1 and y0 < y1")
+        raise SaccadeError(f"box {index} is {_shown(flat[index])}, of no area; give x0 < x1 and y0 < y1")
     return boxes
+
+
+def _shown(box) -> str:
+    return "[" + ", ".join(f"{value:g}" for value in box) + "]"

@@ -4,11 +4,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 import keras
+import numpy as np
 from keras import ops
 
 from saccade import backend
 from saccade.errors import SaccadeError
-from saccade.fusion.multimodal import STRATEGIES, MultiModalFusion
+from saccade.fusion.multimodal import STRATEGIES, MultiModalFusion, misfit
 from saccade.layers.blocks import EncoderBlock
 from saccade.layers.pooling import AttentionPooling
 from saccade.model import Model
@@ -89,8 +90,11 @@ class VLMTaskConfig:
             if name == "text_dim" and value is None and self.task in _TEXT_OPTIONAL:
                 continue
             least = _LEAST.get(name, 1)
-            if value is None or min(value if name == "grid" else (value,)) < least:
-                raise SaccadeError(f"{name} of {self.task.value} is {value}; give at least {least}")
+            sizes = value if name == "grid" else (value,)
+            if name == "grid" and (not isinstance(value, tuple | list) or len(value) != 2):
+                raise SaccadeError(f"grid of {self.task.value} is {value}; give (rows, columns)")
+            if not all(isinstance(size, int) and size >= least for size in sizes):
+                raise SaccadeError(f"{name} of {self.task.value} is {value!r}; give at least {least}, whole")
         if self.fusion_depth < 0:
             raise SaccadeError(f"fusion_depth of {self.task.value} is {self.fusion_depth}; give at least 0")
         if self.fusion_depth and self.task not in _MAY_BE_DEEP:
@@ -122,7 +126,9 @@ class TaskHead(Model):
     Call: batch: dict of `vision_features` float (B, N, C) or (B, C); `text_features` float (B, T, D) or
         (B, D); `vision_mask` bool (B, N) and `text_mask` bool (B, T), True = keep, may be left out = all.
     Returns: dict of tensors; `decode` of the head turns them into answers.
-    Raises: SaccadeError: features missing, of another rank, width or number of rows; a mask of another shape.
+    Raises: SaccadeError: features missing, of another rank, width or number of rows; a mask of another shape;
+        labels, where there are any, of another shape. Values are looked at only in NumPy arrays: inside a
+        compiled step, as the Trainer's, they cannot be; call `head.check(batch)` before.
     """
 
     Config = VLMTaskConfig
@@ -203,27 +209,41 @@ class FusedPool(keras.layers.Layer):
 
 def check_features(batch: dict, config: VLMTaskConfig) -> None:
     """Raise SaccadeError, one line, unless the features fit the configuration and their masks."""
+    if not isinstance(batch, dict):
+        raise SaccadeError(f"the batch is a {type(batch).__name__}; give a dict with vision_features")
     rows = {}
     for side, width in config.sides.items():
         name = f"{side}_features"
         if side == "text" and config.task in _TEXT_OPTIONAL and batch.get(name) is None:
             continue
-        if name not in batch:
-            raise SaccadeError(f"the batch has no {name!r}; it has {', '.join(sorted(batch))}")
-        shape = tuple(batch[name].shape)
-        if len(shape) not in (2, 3):
-            raise SaccadeError(f"{name} are {shape}; give (rows, tokens, width) or (rows, width)")
+        if batch.get(name) is None:
+            raise SaccadeError(f"the batch has no {name!r}; it has {', '.join(sorted(batch)) or 'nothing'}")
         if width is None:
             raise SaccadeError(
                 f"the batch has {name}, this head reads images only; leave them out, or set text_dim"
             )
-        if shape[-1] != width:
-            raise SaccadeError(f"{name} are {shape[-1]} wide, the head reads {width}; set {side}_dim")
-        rows[name] = shape[0]
-        mask = batch.get(f"{side}_mask")
-        expected = shape[:2] if len(shape) == 3 else (shape[0], 1)
-        if mask is not None and tuple(mask.shape) != expected:
-            found = tuple(mask.shape)
-            raise SaccadeError(f"{side}_mask is {found}, {name} need {expected}; one value a token")
+        if problem := misfit(name, batch[name], batch.get(f"{side}_mask"), width):
+            raise SaccadeError(problem)
+        rows[name] = batch[name].shape[0]
     if len(set(rows.values())) > 1:
         raise SaccadeError(f"the features are of different numbers of rows, {rows}; pair them one to one")
+
+
+def check_label(batch: dict, name: str, shape: tuple) -> bool:
+    """Whether the batch has this label. Raises: SaccadeError: it has another shape."""
+    if batch.get(name) is None:
+        return False
+    found = tuple(np.shape(batch[name]))
+    if found != shape:
+        raise SaccadeError(f"{name} is {found}, not {shape}; give one for each row")
+    return True
+
+
+def check_range(name: str, values, limit: int, limit_name: str) -> None:
+    """Raise SaccadeError unless all are in [0, limit). Looks at NumPy arrays only: others may be traced."""
+    if not isinstance(values, np.ndarray) or not values.size:
+        return
+    low, high = int(values.min()), int(values.max())
+    if low < 0 or high >= limit:
+        worst = low if low < 0 else high
+        raise SaccadeError(f"{name} holds {worst}; give 0 to {limit - 1}, {limit_name} is {limit}")

@@ -7,7 +7,7 @@ from keras import ops
 from saccade.data.text import BOS, EOS, PAD
 from saccade.errors import SaccadeError
 from saccade.fusion.multimodal import MultiModalFusion, project_tokens
-from saccade.heads.task import EncoderStack, TaskHead, VLMTaskConfig, check_features
+from saccade.heads.task import EncoderStack, TaskHead, VLMTaskConfig, check_features, check_range
 from saccade.heads.text import TextDecoder
 from saccade.layers.embeddings import TokenEmbedding
 from saccade.layers.normalization import rms
@@ -134,13 +134,3 @@ def check_tokens(batch: dict, name: str, shape: str, config: VLMTaskConfig) -> N
         wrong = first[(first != BOS) & (tokens != PAD).any(-1)]
         if wrong.size:
             raise SaccadeError(f"a text of {name} starts with {wrong[0]}; put BOS, {BOS}, before it")
-
-
-def check_range(name: str, values, limit: int, limit_name: str) -> None:
-    """Raise SaccadeError unless all are in [0, limit). Looks at NumPy arrays only: others may be traced."""
-    if not isinstance(values, np.ndarray) or not values.size:
-        return
-    low, high = int(values.min()), int(values.max())
-    if low < 0 or high >= limit:
-        worst = low if low < 0 else high
-        raise SaccadeError(f"{name} holds {worst}; give 0 to {limit - 1}, {limit_name} is {limit}")

@@ -31,7 +31,8 @@ class HeadLoss:
     task: of a MultiTaskHead, the name of the head that learns: one stream for each. The loss is then weighed
         by the model's `weigh`, whose log variances, if it has any, learn too; metric `task_loss` is the
         loss before that.
-    Raises: SaccadeError: the model has no head of this name, or is a MultiTaskHead and no task is named.
+    Raises: SaccadeError: the model has no head of this name, or is a MultiTaskHead and no task is named; the
+        batch lacks a label.
     Source: vqa: Tips and Tricks for Visual Question Answering, section 3.5, arXiv:1708.02711.
     """
 
@@ -46,6 +47,9 @@ class HeadLoss:
         if self.task not in heads:
             raise SaccadeError(f"HeadLoss({self.task!r}): the model's heads are {', '.join(map(str, heads))}")
         head = heads[self.task]
+        for name in _LABELS.get(head.config.task, ()):
+            if name not in batch:
+                raise SaccadeError(f"the batch has no {name!r} for {head.config.task} to learn from; add it")
         options = {"smoothing": self.smoothing} if head.config.task in _WRITTEN else {}
         rows, metrics = _LOSSES[head.config.task](head, head(batch), batch, **options)
         loss = ops.mean(rows)
@@ -157,6 +161,12 @@ def _written(logits, tokens, smoothing: float):
     return losses.token_loss(logits, tokens, mask, smoothing), {"token_accuracy": ops.mean(share)}
 
 
+# Labels without which there is nothing to learn; the dialogue's may be one or the other.
+_LABELS = {
+    VLMTaskType.VQA: ("answer_targets",),
+    VLMTaskType.GROUNDING: ("box",),
+    VLMTaskType.DENSE_CAPTIONING: ("region_boxes", "region_mask", "region_tokens"),
+}
 _WRITTEN = (VLMTaskType.CAPTIONING, VLMTaskType.DIALOGUE)
 _LOSSES = {
     VLMTaskType.VQA: _vqa,

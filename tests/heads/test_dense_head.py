@@ -335,6 +335,8 @@ BAD = {
     "9 true regions exceed the 8 patches": lambda b: b.update(
         {name: np.repeat(b[name][:, :3], 3, axis=1) for name in labels()}
     ),
+    "region_tokens holds 99": lambda b: b.update(region_tokens=np.where(b["region_tokens"] > 2, 99, 1)),
+    "box 0 is .* not pixels": lambda b: b.update(region_boxes=b["region_boxes"] * 40),
     "region_tokens are 8 long, max_length is 7": lambda b: b.update(
         region_tokens=np.zeros((B, M, 8), np.int32)
     ),

@@ -144,7 +144,7 @@ BAD = {
     "tokens holds 13; give 0 to 12": ("captioning", lambda b: b["tokens"].__setitem__((0, 1), V)),
     "tokens holds -1": ("captioning", lambda b: b["tokens"].__setitem__((0, 1), -1)),
     "starts with 5; put BOS": ("captioning", lambda b: b["tokens"].__setitem__((2, 0), 5)),
-    "text_features are 13 wide": (
+    "text_features is 13 wide": (
         "captioning",
         lambda b: b.update(text_features=b["text_features"][..., :-1]),
     ),
@@ -184,7 +184,7 @@ def test_bad_batches_are_named_in_one_line(message):
 
 def test_what_cannot_be_ranked_or_learned_is_refused():
     head, batch = head_of("dialogue"), batch_of("dialogue")
-    with pytest.raises(SaccadeError, match="text_features are 13 wide"):
+    with pytest.raises(SaccadeError, match="text_features is 13 wide"):
         head.prompt({**batch, "text_features": batch["text_features"][..., :-1]})
     with pytest.raises(SaccadeError, match="no rank_by 'taste'"):
         head.rank(batch, "taste")

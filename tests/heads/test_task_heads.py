@@ -110,9 +110,19 @@ def test_an_answer_outside_the_set_counts_for_nothing():
 BAD = {
     "no 'text_features'": lambda b: b.pop("text_features"),
     "vision_mask is": lambda b: b.update(vision_mask=b["vision_mask"][:, :-1]),
-    "the head reads 14": lambda b: b.update(text_features=b["text_features"][..., :-1]),
+    "13 wide, not 14; set text_dim": lambda b: b.update(text_features=b["text_features"][..., :-1]),
     "different numbers of rows": lambda b: b.update(text_features=b["text_features"][:2], text_mask=None),
     "give \\(rows, tokens, width\\)": lambda b: b.update(vision_features=b["vision_features"][None]),
+    "vision_features is \\(0, 6, 10\\).*at least 1": lambda b: b.update({k: v[:0] for k, v in b.items()}),
+    "text_features is \\(3, 0, 14\\).*at least 1": lambda b: b.update(
+        {k: b[k][:, :0] for k in ("text_features", "text_mask")}
+    ),
+    "vision_features is a list; give an array": lambda b: b.update(vision_features=[[0.0] * C]),
+    "text_mask is a list; give an array": lambda b: b.update(text_mask=[[1] * T] * B),
+    "the batch has no 'vision_features'; it has nothing": lambda b: b.clear(),
+    "answer_targets is \\(3, 5\\), not \\(3, 7\\)": lambda b: b.update(answer_targets=np.ones((B, 5))),
+    "answer_targets are not all in \\[0, 1\\]": lambda b: b.update(answer_targets=np.full((B, 7), 10)),
+    "answer_types holds 3; give 0 to 2": lambda b: b.update(answer_types=np.array([0, 1, 3])),
 }
 
 
@@ -126,9 +136,43 @@ def test_bad_features_are_named_in_one_line(message):
 
 
 @pytest.mark.parametrize(
+    ("box", "message"),
+    [
+        ([0.1, 0.1, 40, 40], r"box 1 is \[0.1, 0.1, 40, 40\]; give xyxy in \[0, 1\], not pixels"),
+        ([0.5, 0.1, 0.4, 0.4], r"box 1 is \[0.5, 0.1, 0.4, 0.4\], of no area"),
+        ([0.5, 0.1, np.nan, 0.4], "box 1 is .*nan"),
+        ([0.1, 0.2, 0.3], r"box is \(3, 3\), not \(3, 4\)"),
+    ],
+)
+def test_a_box_that_cannot_be_learned_is_refused(box, message):
+    batch = features()
+    batch["box"] = np.tile(np.array([0.1, 0.2, 0.3, 0.4][: len(box)], np.float32), (B, 1))
+    batch["box"][1] = box
+    with pytest.raises(SaccadeError, match=message):
+        HeadLoss()(head_of("grounding"), {}, batch, None)
+
+
+@pytest.mark.parametrize(("task", "label"), [("vqa", "answer_targets"), ("grounding", "box")])
+def test_a_missing_label_is_named(task, label):
+    with pytest.raises(SaccadeError, match=f"the batch has no '{label}' for {task} to learn from"):
+        HeadLoss()(head_of(task), {}, features(), None)
+
+
+def test_what_is_no_list_of_answers_is_refused():
+    with pytest.raises(SaccadeError, match=r"said\[1\] is the text 'red'"):
+        soft_targets([["red"], "red"], ["red", "blue"])
+    head = head_of("vqa")
+    with pytest.raises(SaccadeError, match="answers are 2, the head has 7"):
+        head.decode(head(features()), ["red", "blue"])
+
+
+@pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"task": "poetry"}, "no task"),
+        ({"dim": 12.0}, "dim of vqa is 12.0; give at least 1, whole"),
+        ({"task": "grounding", "grid": 6}, "grid of grounding is 6; give \\(rows, columns\\)"),
+        ({"task": "grounding", "grid": (2, 3, 1)}, "give \\(rows, columns\\)"),
         ({"fusion": "glue"}, "no fusion"),
         ({"num_answers": None}, "num_answers"),
         ({"dim": 13}, "does not divide"),
@@ -202,6 +246,8 @@ def test_matching_refuses_a_width_its_pooling_cannot_split():
 def test_boxes_are_checked(box, message):
     with pytest.raises(SaccadeError, match=f"box 1 is .*{message}"):
         check_boxes([[0, 0, 1, 1], box])
+    with pytest.raises(SaccadeError, match="boxes are \\(3,\\); give"):
+        check_boxes(box[:3])
 
 
 def test_matching_shapes_and_order():

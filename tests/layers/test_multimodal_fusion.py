@@ -359,3 +359,22 @@ def test_rank_is_the_number_of_terms_or_the_width():
 def test_what_does_not_fit_is_refused(strategy, options, message):
     with pytest.raises(ValueError, match=message):
         MultiModalFusion(strategy, D, **options)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"vision": np.ones((B, N, C - 1))}, r"vision is 9 wide, not 10; set vision_dim"),
+        ({"text": np.ones((2, T, TEXT))}, "vision has 3 rows, text 2; pair them"),
+        ({"text": np.ones((B, 0, TEXT))}, r"text is \(3, 0, 14\).*at least 1"),
+        ({"vision": np.ones((1, B, N, C))}, r"vision is \(1, 3, 9, 10\); give \(rows, tokens, width\)"),
+        ({"text_mask": np.ones((B, T - 1), bool)}, r"text_mask is \(3, 6\), text needs \(3, 7\); one value"),
+        ({"vision_mask": np.ones((B, N, 1), bool)}, r"vision_mask is \(3, 9, 1\), vision needs \(3, 9\)"),
+    ],
+)
+def test_inputs_that_do_not_fit_are_named_in_one_line(change, message):
+    vision, text = inputs()
+    given = {"vision": vision, "text": text, **change}
+    with pytest.raises(ValueError, match=message) as caught:
+        built("gated")(**given)
+    assert "\n" not in str(caught.value)
