@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from saccade.data.readers import open_rows
+from saccade.data.readers import Row, open_rows
 from saccade.errors import SaccadeError
 from saccade.evaluation.answerers import answerer_of
 from saccade.evaluation.harness import harness_of
@@ -52,8 +52,14 @@ def published_job(
     total = min(len(rows), num or len(rows))
     size = min(batch_size, total)
 
+    def batch(number: int) -> list[Row]:
+        return [rows[i] for i in range(number * size, min((number + 1) * size, total))]
+
+    def known(number: int) -> list[dict]:
+        return [{"id": row.id, "text": row.text, **truth_of(harness.rule, row)} for row in batch(number)]
+
     def predict(number: int) -> list[dict]:
-        chunk = [rows[i] for i in range(number * size, min((number + 1) * size, total))]
+        chunk = batch(number)
         truths = [truth_of(harness.rule, row) for row in chunk]
         texts = [template.replace("{text}", row.text) for row in chunk]
         found = getattr(answerer, verb)(chunk, texts)
@@ -65,8 +71,8 @@ def published_job(
         ]
 
     how = {"harness": harness.rule, "prompt": template, **answerer.settings}
-    known = {"split": rows.split, "num": total, "batch_size": size, **how}
-    return Job({**settings, **known}, total, size, predict)
+    told = {"split": rows.split, "num": total, "batch_size": size, **how}
+    return Job({**settings, **told}, total, size, predict, known)
 
 
 def score(rows: list[dict], settings: dict) -> dict:

@@ -65,12 +65,15 @@ class Job:
 
     settings: plain values, everything that they depend on.  total: rows.  size: rows of a batch.
     predict: number of a batch, from 0 -> its rows, each a dict of plain values with `id` and `prediction`.
+    known: number of a batch -> what its rows say beside the prediction, made without the model: rows that a
+        folder has already must say the same. None = the settings alone tell data apart.
     """
 
     settings: dict[str, Any]
     total: int
     size: int
     predict: Callable[[int], list[dict]]
+    known: Callable[[int], list[dict]] | None = None
 
     @property
     def count(self) -> int:
@@ -81,7 +84,8 @@ def collect(job: Job, shard: Shard, folder: Path | None, track: Callable[[Iterab
     """Every row of the shard, in order: those that `folder` has already, then the others.
 
     Args: folder: None = nothing is written.  track: (steps, how many) -> the steps, with a bar perhaps.
-    Raises: SaccadeError: the folder holds a run of other settings, or damaged rows, or is being written to.
+    Raises: SaccadeError: the folder holds a run of other settings or data, or damaged rows, or is being
+        written to.
     """
     batches = shard.batches(job.count, job.size)
     if folder is None:
@@ -96,6 +100,7 @@ def collect(job: Job, shard: Shard, folder: Path | None, track: Callable[[Iterab
         while done < len(batches) and _end(job, batches, done) <= len(found):
             done += 1
         kept = _end(job, batches, done - 1) if done else 0
+        _check_data(path, found, [row for n in batches[:done] for row in job.known(n)] if job.known else [])
         # A batch is predicted whole again unless all of it is there: its rows are then the same to the bit.
         file.truncate(size if kept == len(found) else _length(path, kept))
         rows = found[:kept]
@@ -214,6 +219,18 @@ def _check_order(path: Path, rows: list[dict], expected: list[int]) -> None:
     for place, row in enumerate(rows):
         if place >= len(expected) or row["index"] != expected[place]:
             raise SaccadeError(f"{path}: line {place + 1} is of row {row['index']}; delete the file")
+
+
+def _check_data(path: Path, rows: list[dict], known: list[dict]) -> None:
+    """Raises: SaccadeError: a row is of other data than what is known of it."""
+    for row, given in zip(rows, known, strict=False):
+        for key, value in given.items():
+            if row.get(key) != value:
+                before, now = (printable(dumps(v))[:80] for v in (row.get(key), value))
+                raise SaccadeError(
+                    f"{path}: row {row['index']} has {key} {before}, the data has {now}; choose another "
+                    "folder, or delete that one"
+                )
 
 
 def _read_rows(path: Path, torn: bool = False) -> tuple[list[dict], int]:

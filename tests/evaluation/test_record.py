@@ -175,6 +175,20 @@ def test_other_settings_are_refused(folder, whole, tmp_path, options, message):
     assert contents(tmp_path / "whole") == whole
 
 
+@pytest.mark.parametrize(("key", "value"), [("answers", ["green"]), ("text", "q?"), ("kind", "k9")])
+def test_other_data_is_refused(folder, whole, tmp_path, key, value):
+    """As many rows of the same name: nothing but the rows tells them apart."""
+    lines = [json.loads(line) for line in (folder / "rows.jsonl").read_text().splitlines()]
+    lines[4][key] = value
+    (folder / "rows.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    script = Script()
+    with pytest.raises(SaccadeError, match=f"row 4 has {key} .*, the data has .*{value[0]}") as error:
+        run(script, folder, tmp_path / "whole")
+    assert "\n" not in str(error.value)
+    assert script.asked == []
+    assert contents(tmp_path / "whole") == whole
+
+
 def test_a_changed_model_is_refused(folder, tmp_path):
     import keras
 
