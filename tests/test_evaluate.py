@@ -291,6 +291,8 @@ def test_files(words, tmp_path):
         ({"data": "nlvr", "task": "statement"}, "give folder"),
         ({"data": "nlvr", "task": "vqa", "folder": "."}, "statements only"),
         ({"orders": 7}, "orders is 7"),
+        ({"orders": 2}, "orders is 2, but scenes has no permutations"),
+        ({"folder": "."}, "folder is for published data, not for scenes"),
         ({"split": "dev"}, "unknown split 'dev'"),
     ],
 )

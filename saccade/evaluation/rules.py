@@ -31,7 +31,8 @@ def vqa(rows: list[dict]) -> dict:
 
 def exact(rows: list[dict]) -> dict:
     """Share equal to an answer, case, spaces around it and a last period aside; by `kind` and `axis`."""
-    right = np.array([plain(row["prediction"]) in map(plain, row["answers"]) for row in rows], float)
+    said = zip(_texts(rows), rows, strict=True)
+    right = np.array([plain(text) in map(plain, row["answers"]) for text, row in said], float)
     return {"accuracy": float(right.mean()), **_families(rows, right)}
 
 
@@ -61,10 +62,11 @@ def grounding(rows: list[dict]) -> dict:
 
 def statement(rows: list[dict]) -> dict:
     """Share judged rightly; consistency: share of sentences (`group`) right on all their pictures."""
-    right = np.array([truth_word(row["prediction"]) == row["answers"][0] for row in rows])
+    judged = [truth_word(text) for text in _texts(rows)]
+    right = np.array([word == row["answers"][0] for word, row in zip(judged, rows, strict=True)])
     scores = {
         "accuracy": float(right.mean()),
-        "unreadable": float(np.mean([truth_word(row["prediction"]) is None for row in rows])),
+        "unreadable": float(np.mean([word is None for word in judged])),
     }
     groups = [row["group"] for row in rows]
     if all(groups):
@@ -210,6 +212,10 @@ def truth_word(text: str) -> str | None:
 
 
 def _texts(rows: list[dict]) -> list[str]:
+    """Raises: ValueError: a prediction is no text."""
+    for row in rows:
+        if not isinstance(row["prediction"], str):
+            raise ValueError(f"the prediction of row {row['id']} is {row['prediction']!r:.60}; give a text")
     return [row["prediction"] for row in rows]
 
 

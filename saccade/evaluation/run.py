@@ -94,6 +94,7 @@ def evaluate(
         _only_published(data, images=images, rule=rule, prompt=prompt, max_tokens=max_tokens)
         halting = (batch_size, threshold, progress)
         if data == "scenes":
+            _only_published(data, folder=folder)
             task, split = task or "vqa", split or "test"
             if not hasattr(pipeline, "reasoner"):
                 _check_other(pipeline, task, threshold)
@@ -231,6 +232,8 @@ def _check(data, task, num, batch_size, rerank, orders, options):
         raise SaccadeError(f"{next(iter(options))} is an option of scenes, not of {data}; leave it out")
     if not 1 <= orders <= 6:
         raise SaccadeError(f"orders is {orders}: an nlvr example has 1 to 6 permutations")
+    if orders != 1 and data != "nlvr":
+        raise SaccadeError(f"orders is {orders}, but {data} has no permutations; leave it out")
 
 
 def _check_other(pipeline, task: str, threshold: float | None) -> None:

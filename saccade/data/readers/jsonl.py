@@ -39,7 +39,7 @@ class Jsonl:
                 others.add(value.get("split") or "rows without one")
         if not self.records:
             there = printable(", ".join(sorted(others)))[:200]
-            raise SaccadeError(f"{path} has no row of split {split!r}; there are {there}")
+            raise SaccadeError(f"{path} has no row of split {split!r}; there are {there or 'none'}")
 
     def row(self, record: Record) -> Row:
         entry = record.value
