@@ -2,7 +2,7 @@
 
 coco-caption runs Stanford's PTBTokenizer (CoreNLP 3.4.1, -lowerCase) and then drops most punctuation. This
 follows its behaviour on captions: contractions, possessives, hyphens, numbers, abbreviations, quotes,
-brackets. It knows fewer abbreviations, addresses, smileys and markup; docs/metrics.md says how often the two
+brackets. It knows fewer abbreviations, addresses, smileys and markup; docs/metrics.md says where the two
 differ.
 """
 

@@ -84,6 +84,26 @@ def test_tokens_and_stems(oracle, shared):
     assert [stem(word) for word in words] == oracle.reference_stems(words)
 
 
+WRITTEN = """don't it's dogs' "STOP" (left) 10:30 3.5 1,000 t-shirt and/or U.S. Mr. St. can't $5 50% A&W -- ...
+    ! ? ; #1 12th o'clock 'hello' 7-Eleven a.m. B&B C'mon y'all e.g. 2x4 & @home wi-fi 1990s '90s 5'10" T.V. gonna
+    cannot 1/2""".split()
+
+
+@pytest.mark.usefixtures("needs_java")
+def test_tokens_with_whatever_people_write_put_in(oracle):
+    rng = random.Random(0)
+    captions = [text for prediction, references in oracle.CAPTIONS for text in (prediction, *references)]
+    written = []
+    for _ in range(3000):
+        words = rng.choice(captions).split()
+        for _ in range(rng.randint(1, 2)):
+            words.insert(rng.randint(0, len(words)), rng.choice(WRITTEN))
+        written.append(" ".join(words))
+    written = sorted(set(written))
+    assert len(written) > 2500
+    assert [tokenize(text) for text in written] == oracle.reference_tokens(written)
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_box_ap(oracle, seed):
     pytest.importorskip("pycocotools")
