@@ -84,9 +84,9 @@ def test_tokens_and_stems(oracle, shared):
     assert [stem(word) for word in words] == oracle.reference_stems(words)
 
 
-WRITTEN = """don't it's dogs' "STOP" (left) 10:30 3.5 1,000 t-shirt and/or U.S. Mr. St. can't $5 50% A&W -- ...
-    ! ? ; #1 12th o'clock 'hello' 7-Eleven a.m. B&B C'mon y'all e.g. 2x4 & @home wi-fi 1990s '90s 5'10" T.V. gonna
-    cannot 1/2""".split()
+WRITTEN = """don't it's dogs' "STOP" (left) 10:30 3.5 1,000 t-shirt and/or U.S. Mr. St. can't $5 50% A&W
+    -- ... ! ? ; #1 12th o'clock 'hello' 7-Eleven a.m. B&B C'mon y'all e.g. 2x4 & @home wi-fi 1990s '90s 5'10"
+    T.V. gonna cannot 1/2""".split()
 
 
 @pytest.mark.usefixtures("needs_java")
