@@ -1,12 +1,14 @@
 """Values of a row, checked: a RowError starts with the key that is wrong."""
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from saccade.data.readers.rows import Box
 from saccade.data.rows import RowError
 
+_SURROGATE = re.compile("[\ud800-\udfff]")  # JSON may hold one alone, UTF-8 not
 _WORDS: dict[type, str] = {
     str: "a text",
     int: "a whole number",
@@ -45,6 +47,10 @@ def checked(value: Any, key: str, kind: type) -> Any:
         raise RowError("type", f"{key}: a number of {value.bit_length()} bits")
     if kind is str and not value.strip():
         raise RowError("text", f"{key}: empty")
+    if kind is str and _SURROGATE.search(value):
+        raise RowError(
+            "unreadable", f"{key}: half a character, which no file could hold; mend its \\u escape"
+        )
     if kind is float and not math.isfinite(value):
         raise RowError("type", f"{key}: {value}, not a finite number")
     return value

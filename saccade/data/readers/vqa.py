@@ -59,6 +59,12 @@ class VqaV2:
         given = field(entry, "answers", list, at)
         if not given:
             raise RowError("answers", f"{at}answers: an empty list")
-        answers = tuple(field(answer, "answer", str, f"{at}answers[{i}].") for i, answer in enumerate(given))
+        answers = tuple(_said(answer, f"{at}answers[{i}].") for i, answer in enumerate(given))
         answer_type = one_of(field(entry, "answer_type", str, at), ANSWER_TYPES, f"{at}answer_type")
         return answers, answer_type, field(entry, "question_type", str, at)
+
+
+def _said(answer, at: str) -> str:
+    """What one annotator said; nothing is an answer too, which the official scorer compares as any other."""
+    silent = isinstance(answer, dict) and answer.get("answer") == ""
+    return "" if silent else field(answer, "answer", str, at)

@@ -85,6 +85,7 @@ def test_where_the_file_and_the_pictures_are(folder, tmp_path_factory):
         ({"image": "/etc/hosts"}, "image", "image: /etc/hosts leads out of "),
         ({"txet": "?"}, "unknown", "txet: unknown; the keys are id, image"),
         ({"text": ""}, "text", "text: empty"),
+        ({"text": "a\ud800"}, "unreadable", "text: 'a\\ud800' has half a character"),
         ({"text": ["?"]}, "type", "text: a list, not a text"),
         ({"answers": []}, "answers", "answers: an empty list"),
         ({"answers": ["a", 1]}, "type", "answers[1]: a whole number, not a text"),
@@ -117,6 +118,6 @@ def test_broken_rows(folder, change, cause, message):
 def test_lines_that_are_no_rows(folder):
     write_lines(folder / "rows.jsonl", ["{", '"text"', "[" * 100_000, '{"image": "\\ud800.png"}'])
     rows = open_rows("jsonl", folder)
-    assert [fault(rows, i)[0] for i in range(4)] == ["unreadable", "type", "unreadable", "image"]
+    assert [fault(rows, i)[0] for i in range(4)] == ["unreadable", "type", "unreadable", "unreadable"]
     assert fault(rows, 1)[1] == f"{folder / 'rows.jsonl'}: row 1: the row: a text, not an object"
     assert all("\n" not in fault(rows, i)[1] for i in range(4))

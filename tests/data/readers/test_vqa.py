@@ -138,6 +138,14 @@ def test_broken_rows(data, change, cause, message):
     check_broken("vqa_v2", folder, f"{Q_FILE}: row 1", cause, message)
 
 
+def test_an_annotator_may_have_said_nothing(data):
+    folder, _, annotations, save = data
+    annotations[0]["answers"][9]["answer"] = ""
+    save()
+    rows = {row.id: row.answers for row in open_rows("vqa_v2", folder)}
+    assert "" in rows[str(annotations[0]["question_id"])]
+
+
 def test_pictures_that_are_missing_or_damaged(data):
     folder, questions, _, save = data
     questions[1]["image_id"] = 43
