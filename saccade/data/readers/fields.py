@@ -48,9 +48,7 @@ def checked(value: Any, key: str, kind: type) -> Any:
     if kind is str and not value.strip():
         raise RowError("text", f"{key}: empty")
     if kind is str and _SURROGATE.search(value):
-        raise RowError(
-            "unreadable", f"{key}: half a character, which no file could hold; mend its \\u escape"
-        )
+        raise RowError("unreadable", f"{key}: {value[:60]!r} has half a character, which is no Unicode")
     if kind is float and not math.isfinite(value):
         raise RowError("type", f"{key}: {value}, not a finite number")
     return value
