@@ -251,8 +251,13 @@ def make_trainer(
 
 def recipe(config: Config, out_dir: Path | None) -> Trainer:
     unknown = [name for name in config.tasks if name not in TASKS]
-    if unknown or not config.tasks:
-        raise SaccadeError(f"tasks={list(config.tasks)}: choose some of {', '.join(TASKS)}")
+    if unknown or not config.tasks or len(set(config.tasks)) < len(config.tasks):
+        raise SaccadeError(f"tasks={list(config.tasks)}: choose some of {', '.join(TASKS)}, each once")
+    for key in ("examples", "held_out", "batch"):
+        if getattr(config, key) < 1:
+            raise SaccadeError(f"{key}={getattr(config, key)}: give at least 1")
     pipeline = load_encoder(config)
+    for name in config.tasks:  # now, not after minutes of encoding
+        head_config(config, name, pipeline)
     data = {name: prepare(config, name, pipeline) for name in config.tasks}
     return make_trainer(config, pipeline, data, out_dir)

@@ -138,9 +138,20 @@ def test_every_task_trains_as_one_head(tmp_path):
     assert set(load_vlm_head(tmp_path / "model").heads) == set(RECIPE.TASKS)
 
 
-def test_unknown_task():
-    with pytest.raises(SaccadeError, match="choose some of vqa, grounding"):
-        RECIPE.recipe(make_config(RECIPE, ["tasks=[vqua]"]), None)
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["tasks=[vqua]"], "choose some of vqa, grounding"),
+        (["tasks=[vqa,vqa]"], "each once"),
+        (["tasks=[]"], "each once"),
+        (["examples=0"], "examples=0: give at least 1"),
+        (["tasks=[vqa,grounding]", "fusion=concat"], "fusion 'concat' tells no patch"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused_before_anything_is_encoded(options, message, monkeypatch):
+    monkeypatch.setattr(RECIPE, "prepare", lambda *args: pytest.fail("encodes"))
+    with pytest.raises(SaccadeError, match=message):
+        RECIPE.recipe(make_config(RECIPE, options), None)
 
 
 def test_grounding_is_learnt(pipeline):
