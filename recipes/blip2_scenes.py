@@ -138,6 +138,8 @@ def stream(rows, collate, objective, batch: int, workers: int) -> Stream:
 
 def recipe(config: Config, out_dir: Path | None) -> Trainer:
     few_shot = make_few_shot(config)
+    # Stage two moves the Q-Former away from what stage one's heads read.
+    few_shot.model.tasks = ("retrieve", "match") if config.stage == "one" else ("chat",)
     streams = make_streams(config, few_shot.processor)
 
     def evaluate(model) -> dict[str, float]:

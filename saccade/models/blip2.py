@@ -102,6 +102,7 @@ class BLIP2(SplicedDecoder):
         if c.embedding_dim is not None:
             for name, width in (("image_head", c.embedding_dim), ("text_head", c.embedding_dim), ("itm", 2)):
                 self.parts[name] = keras.layers.Dense(width, dtype="float32", name=name)
+        self.tasks = (*(("chat",) if c.language else ()), *(("retrieve", "match") if c.embedding_dim else ()))
         with backend.compiled_once():
             self.build()
 
