@@ -110,7 +110,7 @@ class Curriculum:
         if not np.isfinite(scores).all():
             number = int(np.argmin(np.isfinite(scores)))
             raise SaccadeError(
-                f"the score of example {number} is {scores[number]}; give each a finite number"
+                f"the score of example {number} is {scores[number]}; give each a number"
             )
         level = np.searchsorted(np.asarray(edges, np.float64), scores, side="right")
         bounds = ["-inf", *(f"{edge:g}" for edge in edges), "inf"]
