@@ -11,12 +11,16 @@ from keras import ops
 from saccade import backend
 from saccade.chat import Reply
 from saccade.clip import BATCH, Retrieval
+from saccade.data import blip2_processor
+from saccade.data.blip2_processor import BLIP2Processor
+from saccade.data.clip_processor import published_pixels
 from saccade.data.interleaved import Chunk, InterleavedProcessor, asked, few_shot, parse
 from saccade.data.text import check_text
 from saccade.decoding.settings import GenerationConfig
 from saccade.errors import SaccadeError
 from saccade.files import atomic_directory
 from saccade.generate import Writer
+from saccade.hub import blip2 as published
 from saccade.metrics.retrieval import top_candidates
 from saccade.model import read_config
 from saccade.models.blip2 import BLIP2
@@ -37,11 +41,18 @@ class PairMatch(Result):
 class FewShot:
     """Writes what follows an interleaved prompt; a BLIP-2 of stage one compares images with texts instead.
 
-    Args: model: Flamingo or BLIP2.  processor: with which it was trained.
+    Args: model: Flamingo or BLIP2.  processor: with which it was trained; a BLIP2Processor for one published.
+    Raises: SaccadeError: the tokenizer has more words than the model.
     """
 
-    def __init__(self, model, processor: InterleavedProcessor):
+    def __init__(self, model, processor: InterleavedProcessor | BLIP2Processor):
         self.model, self.processor = model, processor
+        words = model.config.qformer if model.config.language is None else model.config.language
+        if processor.vocab_size > words.vocab_size:
+            raise SaccadeError(
+                f"the tokenizer has {processor.vocab_size} tokens, the model {words.vocab_size}; use the "
+                "tokenizer that belongs to it"
+            )
         self._writer = Writer(model)
         self._compare = backend.compiled(self._compared, model)
         self._embed = backend.compiled(self._embedded, model)
@@ -143,8 +154,19 @@ class FewShot:
 
     @classmethod
     def load(cls, folder: str | Path, dtype: str = "float32") -> "FewShot":
-        """Read what `save` wrote. Raises: SaccadeError: of another model; altered or unreadable files."""
-        kind = read_config(Path(folder)).get("model")
+        """Read what `save` wrote, or a BLIP-2 of transformers, its tokenizer.json beside it.
+
+        Raises: SaccadeError: of another model; altered or unreadable files.
+        """
+        folder = Path(folder)
+        if published.is_published(read_config(folder)):
+            model = published.read_model(folder, dtype, published_pixels(folder))
+            c = model.config
+            side, retrieval = c.vision.image_size[0], c.language is None
+            return cls(model, blip2_processor.published(folder, side, c.image_tokens, retrieval))
+        kind = read_config(folder).get("model")
         if kind not in MODELS:
             raise SaccadeError(f"{folder} holds a {kind!r}; few-shot prompts need {' or '.join(MODELS)}")
-        return cls(MODELS[kind].load(folder, dtype), InterleavedProcessor.load(folder))
+        own = (folder / blip2_processor.FILE).is_file()
+        processor = (BLIP2Processor if own else InterleavedProcessor).load(folder)
+        return cls(MODELS[kind].load(folder, dtype), processor)

@@ -69,7 +69,8 @@ class Curriculum:
             if not len(source):
                 raise SaccadeError(f"level {number} of the curriculum has no examples; leave it out")
         passes = len(levels) - 1
-        thresholds = [float(t) for t in ([threshold] * passes if np.ndim(threshold) == 0 else threshold)]
+        thresholds = np.asarray(threshold, np.float64)
+        thresholds = (np.full(passes, thresholds) if thresholds.ndim == 0 else thresholds).tolist()
         if not np.isfinite(thresholds).all():
             raise SaccadeError(f"thresholds are {thresholds}; give numbers that `watch` can reach")
         if len(thresholds) != passes:
@@ -109,9 +110,7 @@ class Curriculum:
         scores = np.array([score(source[i]) for i in range(count)], np.float64)
         if not np.isfinite(scores).all():
             number = int(np.argmin(np.isfinite(scores)))
-            raise SaccadeError(
-                f"the score of example {number} is {scores[number]}; give each a number"
-            )
+            raise SaccadeError(f"the score of example {number} is {scores[number]}; give each a number")
         level = np.searchsorted(np.asarray(edges, np.float64), scores, side="right")
         bounds = ["-inf", *(f"{edge:g}" for edge in edges), "inf"]
         picked = []
