@@ -187,6 +187,9 @@ def caption(
         metavar="OUT.png",
         help="Write a picture of what each word looked at (ShowAttendTell).",
     ),
+    beams: int = typer.Option(
+        1, "--beams", min=1, help="Texts to compare by beam search, for models that reason in no steps."
+    ),
     model: str = ModelOption,
     json: bool = JsonOption,
 ) -> None:
@@ -202,7 +205,10 @@ def caption(
         raise SaccadeError(f"{model} looks in steps, not word by word; use `saccade ask --attention`")
     if attention and not hasattr(pipeline, "write"):
         raise SaccadeError(f"{model} keeps no attention of its words; leave --attention out")
-    result = pipeline.caption(pixels, words=True) if attention else pipeline.caption(pixels)
+    if beams > 1 and reasons:
+        raise SaccadeError(f"--beams is {beams}, but {model} writes its likeliest words; leave it out")
+    options: dict[str, Any] = {"words": True} if attention else {}
+    result = pipeline.caption(pixels, **options, **({"num_beams": beams} if beams > 1 else {}))
     if attention:
         save_image(_words_picture(pixels, result, model), attention)
     if json:

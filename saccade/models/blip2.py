@@ -1,11 +1,12 @@
 """BLIP-2: a frozen tower, a Q-Former that learns to look, and a language model that reads its queries."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import keras
 from keras import ops
 
 from saccade import backend
+from saccade.model import choose
 from saccade.models.llama import Llama, LlamaConfig
 from saccade.models.opt import OPT, OPTConfig
 from saccade.models.qformer import QFormer, QFormerConfig
@@ -54,7 +55,7 @@ PRESETS = {
 
 def preset(name: str, **changes) -> BLIP2Config:
     """A named configuration, with fields replaced."""
-    return replace(PRESETS[name], **changes)
+    return choose(PRESETS, name, changes)
 
 
 @keras.saving.register_keras_serializable(package="saccade")

@@ -79,6 +79,28 @@ def test_blip2_by_stages(repository, tmp_path):
     )
 
 
+@pytest.mark.parametrize(
+    ("name", "override", "message"),
+    [
+        ("flamingo_scenes", "preset=big", "no preset is called 'big'; use one of flamingo_scenes"),
+        ("flamingo_scenes", "tower=clip_scenes", "describes a 'CLIP', not a VLMHRM"),
+        ("flamingo_scenes", "held_out=0", "held_out: 0 does not fit"),
+        ("blip2_scenes", "init=FLAMINGO", "is a Flamingo of another making; give the folder model/"),
+        ("blip2_scenes", "init=nowhere", "no model or directory is called 'nowhere'"),
+        ("clip_scenes", "gallery=7", "gallery: 7 does not fit"),
+        ("captioners_scenes", "architecture={dimm: 3}", "has no field 'dimm'; its fields are"),
+    ],
+)  # fmt: skip
+def test_settings_that_cannot_be_meant(repository, tmp_path, name, override, message):
+    if "FLAMINGO" in override:
+        made = load_recipe(repository / "recipes" / "flamingo_scenes.py")
+        made.make_few_shot(make_config(made, [], smoke=True)).save(tmp_path / "f")
+        override = f"init={tmp_path / 'f'}"
+    module = load_recipe(repository / "recipes" / f"{name}.py")
+    with pytest.raises(SaccadeError, match=message):
+        module.recipe(make_config(module, [override], smoke=True), None)
+
+
 @pytest.mark.parametrize("name", TINY)
 def test_the_longest_texts_fit(repository, name):
     """Eight objects, each described by as many tokens as there can be; a question of one hop."""
