@@ -256,15 +256,19 @@ class PresetInfo(Result):
 
 
 def presets() -> list[PresetInfo]:
-    """The architectures of nanoVLM and CLIP, smallest first; their parameters are counted, not claimed."""
-    from saccade.models import clip, nano_vlm
+    """The architectures of nanoVLM and the foundations, smallest first; parameters are counted."""
+    from saccade.models import blip2, captioners, clip, flamingo, nano_vlm
 
-    kinds = (nano_vlm.NanoVLM, nano_vlm.PRESETS), (clip.CLIP, clip.PRESETS)
-    found = [
-        PresetInfo(name, model.__name__, model.count_parameters(config))
-        for model, table in kinds
-        for name, config in table.items()
-    ]
+    kinds = (
+        (nano_vlm.NanoVLM, nano_vlm.PRESETS),
+        (clip.CLIP, clip.PRESETS),
+        (flamingo.Flamingo, flamingo.PRESETS),
+        (blip2.BLIP2, blip2.PRESETS),
+    )
+    rows = [(name, model, config) for model, table in kinds for name, config in table.items()]
+    for kind, model in captioners.KINDS.items():
+        rows.append((f"{kind}_scenes", model, captioners.PRESETS[f"{kind}_scenes"]))
+    found = [PresetInfo(name, model.__name__, model.count_parameters(config)) for name, model, config in rows]
     return sorted(found, key=lambda info: info.parameters)
 
 

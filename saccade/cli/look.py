@@ -299,9 +299,10 @@ def list_models(json: bool = JsonOption) -> None:
         say("no models: train one with `saccade train RECIPE`")
     width = max(len(preset.name) for preset in architectures)
     say("")
-    say(f"{'preset':<{width}}  {'kind':<8}  {'parameters':>11}", "dim")
+    wide = max(len(preset.kind) for preset in architectures)
+    say(f"{'preset':<{width}}  {'kind':<{wide}}  {'parameters':>11}", "dim")
     for preset in architectures:
-        say(f"{preset.name:<{width}}  {preset.kind:<8}  {preset.parameters:>11,}")
+        say(f"{preset.name:<{width}}  {preset.kind:<{wide}}  {preset.parameters:>11,}")
     return None
 
 

@@ -272,8 +272,15 @@ class CLIP(Model):
         starts = {"logit_scale": 2.302585 if c.logit_bias else 2.659260}
         starts |= {"logit_bias": -10.0} if c.logit_bias else {}
         for name, value in starts.items():
-            initial = keras.initializers.Constant(value)
-            setattr(self, name, self.add_weight(shape=(), initializer=initial, dtype="float32", name=name))
+            # Not read in half precision: logits are float32, and -10 would be known to 0.03 only.
+            weight = self.add_weight(
+                shape=(),
+                initializer=keras.initializers.Constant(value),
+                dtype="float32",
+                autocast=False,
+                name=name,
+            )
+            setattr(self, name, weight)
         self.built = True
 
     def embed_images(self, images):
