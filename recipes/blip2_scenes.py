@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from pydantic import Field
 
 from saccade import backend
 from saccade.data.interleaved import Collate, InterleavedConfig, InterleavedProcessor, Pairs
@@ -33,6 +34,7 @@ from saccade.train.next_token import NextToken
 from saccade.train.scene_chunks import (
     LANGUAGE_OVER_TOWER,
     OverTower,
+    continued,
     scene_tokenizer,
     tower_of,
     with_parts,
@@ -62,7 +64,7 @@ class Config(OverTower):
     frozen: bool = False
     preset: str = "blip2_scenes"
     text_length: int = 80
-    batch: int = 256
+    batch: int = Field(256, ge=1)
     train: TrainConfig = LANGUAGE_OVER_TOWER
 
 
@@ -82,7 +84,7 @@ SMOKE = {
 def make_few_shot(config: Config) -> FewShot:
     """The model of `init`, or a fresh one over the tower."""
     if config.init:
-        return FewShot.load(config.init, config.precision)
+        return continued(config, BLIP2)
     vision, seen = tower_of(config.tower)
     chosen = preset(config.preset, vision=vision)
     processor = InterleavedProcessor(
@@ -138,6 +140,8 @@ def stream(rows, collate, objective, batch: int, workers: int) -> Stream:
 
 def recipe(config: Config, out_dir: Path | None) -> Trainer:
     few_shot = make_few_shot(config)
+    # Stage two moves the Q-Former away from what stage one's heads read.
+    few_shot.model.tasks = ("retrieve", "match") if config.stage == "one" else ("chat",)
     streams = make_streams(config, few_shot.processor)
 
     def evaluate(model) -> dict[str, float]:

@@ -13,7 +13,7 @@ from typing import Literal
 
 import keras
 import numpy as np
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from saccade import backend
 from saccade.captioning import CaptionPipeline
@@ -50,13 +50,13 @@ class Config(BaseModel):
     canvas: tuple[int, int] = (128, 128)
     target_length: int = 48
     num_objects: tuple[int, int] = (3, 8)
-    batch: int = 256
-    workers: int = 14
-    distinct: int | None = None
+    batch: int = Field(256, ge=1)
+    workers: int = Field(14, ge=0)
+    distinct: int | None = Field(None, ge=1)
     perceive_weight: float = 1.0
     point_weight: float = 0.5
     attend_weight: float = 0.0
-    eval_rows: int = 512
+    eval_rows: int = Field(512, ge=1)
     seed: int = 1
     train: TrainConfig = TrainConfig(
         steps=12_000,

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import keras
 import numpy as np
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 from saccade import backend
@@ -32,7 +32,7 @@ from saccade.data.scenes import Source, lexicon
 from saccade.data.scenes.kept import Kept
 from saccade.data.scenes.labels import Labelled
 from saccade.evaluation import evaluate as measure
-from saccade.models.clip import CLIP, PRESETS
+from saccade.models.clip import CLIP, preset
 from saccade.pipeline import BUNDLED, find_model
 from saccade.train.config import Part, TrainConfig
 from saccade.train.contrastive import Contrastive
@@ -56,7 +56,7 @@ class Config(BaseModel):
             of every other picture that it fits, so keep hard_weight 0 with them.
         hard_weight, chunk: see Contrastive.
         distinct: so many pairs, drawn once and kept; None = always new ones.
-        workers: processes that draw.  gallery: pictures among which eval/r@1 is measured.
+        workers: processes that draw.  gallery: pictures among which eval/r@1 is measured, twins included.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -69,13 +69,13 @@ class Config(BaseModel):
     sigmoid: bool = False
     vocab_size: int = 1024
     num_objects: tuple[int, int] = (3, 8)
-    pairs: int = 256
-    labels: float = 0.25
-    hard_weight: float = 0.0
-    chunk: int | None = None
-    distinct: int | None = None
-    workers: int = 14
-    gallery: int = 1000
+    pairs: int = Field(256, ge=1)
+    labels: float = Field(0.25, ge=0, le=1)
+    hard_weight: float = Field(0.0, ge=0)
+    chunk: int | None = Field(None, ge=1)
+    distinct: int | None = Field(None, ge=1)
+    workers: int = Field(14, ge=0)
+    gallery: int = Field(1000, ge=4, multiple_of=2)
     seed: int = 1
     train: TrainConfig = TrainConfig(
         steps=4_000,
@@ -130,7 +130,7 @@ def make_pipeline(config: Config) -> CLIPPipeline:
     if config.init is not None:
         return read(find_model(config.init), config.precision)
     tokenizer = make_tokenizer(config)
-    chosen, seen = PRESETS[config.preset], {}
+    chosen, seen = preset(config.preset), {}
     if config.tower is not None:
         vision, seen = tower_of(config.tower)
         chosen = replace(chosen, vision=vision)

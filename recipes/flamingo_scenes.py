@@ -21,6 +21,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
+from pydantic import Field
+
 from saccade import backend
 from saccade.data.interleaved import Collate, InterleavedConfig, InterleavedProcessor
 from saccade.data.scenes.chunks import Episodes
@@ -31,6 +33,7 @@ from saccade.train.next_token import NextToken
 from saccade.train.scene_chunks import (
     LANGUAGE_OVER_TOWER,
     OverTower,
+    continued,
     scene_tokenizer,
     tower_of,
     with_parts,
@@ -58,9 +61,9 @@ class Config(OverTower):
 
     stage: Literal["joint", "language", "vision"] = "joint"
     preset: str = "flamingo_scenes"
-    qa_batch: int = 192
-    episode_batch: int = 64
-    shots: int = 8
+    qa_batch: int = Field(192, ge=1)
+    episode_batch: int = Field(64, ge=1)
+    shots: int = Field(8, ge=0)
     eval_shots: tuple[int, ...] = (0, 2, 4, 8)
     train: TrainConfig = LANGUAGE_OVER_TOWER
 
@@ -84,7 +87,7 @@ SMOKE = {
 def make_few_shot(config: Config) -> FewShot:
     """The model of `init`, or a fresh one over the tower."""
     if config.init:
-        return FewShot.load(config.init, config.precision)
+        return continued(config, Flamingo)
     vision, seen = tower_of(config.tower)
     processor = InterleavedProcessor(
         scene_tokenizer(config.rows("vqa"), config.vocab_size),

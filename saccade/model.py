@@ -2,7 +2,7 @@
 
 import json
 import math
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -153,6 +153,17 @@ def _audit(named: dict, tensors: dict, source: str) -> None:
                 f"the weights of {source} are of another configuration: {name} is "
                 f"{tuple(tensors[name].shape)}, the model wants {tuple(variable.shape)}"
             )
+
+
+def choose(presets: dict, name: str, changes: dict):
+    """The configuration of that name, with fields replaced. Raises: SaccadeError: no such name or field."""
+    if name not in presets:
+        raise SaccadeError(f"no preset is called {name!r}; use one of {', '.join(presets)}")
+    known = [field.name for field in fields(presets[name])]
+    unknown = sorted(changes.keys() - set(known))
+    if unknown:
+        raise SaccadeError(f"preset {name} has no field {unknown[0]!r}; its fields are {', '.join(known)}")
+    return replace(presets[name], **changes)
 
 
 def read_config(folder: Path) -> dict:

@@ -256,15 +256,19 @@ class PresetInfo(Result):
 
 
 def presets() -> list[PresetInfo]:
-    """The architectures of nanoVLM and CLIP, smallest first; their parameters are counted, not claimed."""
-    from saccade.models import clip, nano_vlm
+    """The architectures of nanoVLM and the foundations, smallest first; parameters are counted."""
+    from saccade.models import blip2, captioners, clip, flamingo, nano_vlm
 
-    kinds = (nano_vlm.NanoVLM, nano_vlm.PRESETS), (clip.CLIP, clip.PRESETS)
-    found = [
-        PresetInfo(name, model.__name__, model.count_parameters(config))
-        for model, table in kinds
-        for name, config in table.items()
-    ]
+    kinds = (
+        (nano_vlm.NanoVLM, nano_vlm.PRESETS),
+        (clip.CLIP, clip.PRESETS),
+        (flamingo.Flamingo, flamingo.PRESETS),
+        (blip2.BLIP2, blip2.PRESETS),
+    )
+    rows = [(name, model, config) for model, table in kinds for name, config in table.items()]
+    for kind, model in captioners.KINDS.items():
+        rows.append((f"{kind}_scenes", model, captioners.PRESETS[f"{kind}_scenes"]))
+    found = [PresetInfo(name, model.__name__, model.count_parameters(config)) for name, model, config in rows]
     return sorted(found, key=lambda info: info.parameters)
 
 
@@ -290,11 +294,11 @@ def find_model(name_or_folder: str | Path) -> Path:
 
 
 def load(name_or_folder: str | Path = "vlm_hrm_scenes"):
-    """A bundled model by name, a directory (a recipe's, nanoVLM's, CLIP's or SigLIP's), or a name of the hub.
+    """A bundled model by name, a directory (a recipe's, nanoVLM's, CLIP's, SigLIP's, BLIP-2's), or a hub's.
 
     Returns: a Pipeline for a VLM-HRM, a ChatPipeline for a NanoVLM, a CaptionPipeline for a captioner, a
         CLIPPipeline for a CLIP or SigLIP, a FewShot for a Flamingo or BLIP2, a PuzzleModel for a TRM or HRM.
-    Raises: SaccadeError: no such model or directory; altered or unreadable files; a BLIP-2 of transformers.
+    Raises: SaccadeError: no such model or directory; altered or unreadable files.
     """
     from saccade import backend
     from saccade.hub.nano_vlm import is_published
@@ -319,15 +323,10 @@ def load(name_or_folder: str | Path = "vlm_hrm_scenes"):
         from saccade import clip
 
         return clip.read(folder)
-    if record.get("model") in ("Flamingo", "BLIP2"):
+    if record.get("model") in ("Flamingo", "BLIP2") or record.get("model_type") == "blip-2":
         from saccade.few_shot import FewShot
 
         return FewShot.load(folder)
-    if record.get("model_type") == "blip-2":
-        raise SaccadeError(
-            f"{folder} is a BLIP-2 of transformers, whose texts load cannot prepare; read its weights with "
-            "saccade.hub.blip2.read_model"
-        )
     from saccade.data.processor import Processor
     from saccade.models.vlm_hrm import VLMHRM
 

@@ -158,6 +158,10 @@ def test_command_line(trained, tmp_path):
         assert min(drawn.size) > 200
     told = json.loads(run("caption", tmp_path / "in.png", "--model", trained, "--json").stdout)
     assert told["words"] == []
+    beams = run("caption", tmp_path / "in.png", "--model", trained, "--beams", 2, "--json")
+    assert json.loads(beams.stdout)["text"] == saccade.load(trained).caption(picture(), num_beams=2).text
+    refused = run("caption", tmp_path / "in.png", "--beams", 2)
+    assert "--beams is 2, but vlm_hrm_scenes writes its likeliest words" in refused.output
     scored = run("evaluate", trained, "--task", "caption", "-n", 2, "--json")
     assert json.loads(scored.stdout)["task"] == "caption"
     refused = run("ask", tmp_path / "in.png", "what?", "--model", trained)

@@ -70,7 +70,10 @@ def ask(
     max_steps: int | None = StepsOption,
     threshold: float | None = ThresholdOption,
     max_tokens: int = typer.Option(
-        64, "--max-tokens", min=1, help="Longest answer, for models that write (nanoVLM)."
+        64, "--max-tokens", min=1, help="Longest answer, for models that write (nanoVLM, Flamingo, BLIP-2)."
+    ),
+    shot: list[str] = typer.Option(
+        [], "--shot", metavar="IMAGE=ANSWER", help="An image and the answer to the same text; again for more."
     ),
     max_tiles: int | None = typer.Option(
         None,
@@ -88,12 +91,16 @@ def ask(
     if attention:
         check_output(attention)
     question = check_text(question)
-    pixels = _pixels(image)
+    pixels, shots = _pixels(image), _demonstrations(shot, question)
     pipeline = load_pipeline(model)
+    options: dict[str, Any] = {"shots": shots} if shots else {}
+    if shots and not hasattr(pipeline, "complete"):
+        raise SaccadeError(f"{model} learns from no demonstrations (Flamingo does); leave --shot out")
     if not hasattr(pipeline, "explain"):
         given: dict[str, Any] = {"--explain": explain, "--attention": attention, "--max-steps": max_steps}
         given |= {"--threshold": threshold, "--task": task != AskTask.auto}
-        return _say_reply(_within(pipeline, max_tiles), pixels, question, max_tokens, given, json)
+        options["max_new_tokens"] = max_tokens
+        return _say_reply(_within(pipeline, max_tiles), pixels, question, options, given, json)
     if max_tiles is not None:
         raise SaccadeError(f"{model} sees an image whole, not in tiles; leave --max-tiles out")
     options = {"task": str(task), "max_steps": max_steps, "threshold": logit(threshold)}
@@ -118,16 +125,29 @@ def ask(
 def _within(pipeline, max_tiles: int | None):
     if max_tiles is None:
         return pipeline
-    if not pipeline.processor.config.tiled:
+    if not getattr(pipeline.processor.config, "tiled", False):
         raise SaccadeError("this checkpoint sees an image whole, not in tiles; leave --max-tiles out")
     return pipeline.configure(max_tiles=max_tiles)
 
 
-def _say_reply(pipeline, pixels, question: str, max_tokens: int, given: dict, json: bool) -> None:
+def _demonstrations(shots: list[str], question: str) -> list:
+    """Each "IMAGE=ANSWER" as what was asked and answered before."""
+    from saccade.data.interleaved import Chunk
+
+    chunks = []
+    for shot in shots:
+        path, _, answer = shot.rpartition("=")
+        if not path.strip() or not answer.strip():
+            raise SaccadeError(f"--shot is {shot!r}; give IMAGE=ANSWER, as --shot red.png=dax")
+        chunks.append(Chunk(question, _pixels(path), answer.strip()))
+    return chunks
+
+
+def _say_reply(pipeline, pixels, question: str, options: dict, given: dict, json: bool) -> None:
     odd = [option for option, value in given.items() if value not in (None, False)]
     if odd:
         raise SaccadeError(f"{odd[0]} is for models that reason in steps, this one writes; leave it out")
-    reply = pipeline.ask(pixels, question, max_new_tokens=max_tokens)
+    reply = pipeline.ask(pixels, question, **options)
     if json:
         return print_json(reply.to_json())
     say(reply.text, "bold")
@@ -167,6 +187,9 @@ def caption(
         metavar="OUT.png",
         help="Write a picture of what each word looked at (ShowAttendTell).",
     ),
+    beams: int = typer.Option(
+        1, "--beams", min=1, help="Texts to compare by beam search, for models that reason in no steps."
+    ),
     model: str = ModelOption,
     json: bool = JsonOption,
 ) -> None:
@@ -180,7 +203,12 @@ def caption(
     reasons = hasattr(pipeline, "explain")
     if attention and reasons:
         raise SaccadeError(f"{model} looks in steps, not word by word; use `saccade ask --attention`")
-    result = pipeline.caption(pixels, words=True) if attention else pipeline.caption(pixels)
+    if attention and not hasattr(pipeline, "write"):
+        raise SaccadeError(f"{model} keeps no attention of its words; leave --attention out")
+    if beams > 1 and reasons:
+        raise SaccadeError(f"--beams is {beams}, but {model} writes its likeliest words; leave it out")
+    options: dict[str, Any] = {"words": True} if attention else {}
+    result = pipeline.caption(pixels, **options, **({"num_beams": beams} if beams > 1 else {}))
     if attention:
         save_image(_words_picture(pixels, result, model), attention)
     if json:
@@ -247,7 +275,8 @@ def match(
         return print_json(result.to_json())
     verdict = "match" if result.probability >= 0.5 else "no match"
     say(f"{verdict}  {bar(result.probability)} {result.probability:.1%}", "bold")
-    return say(f"similarity {result.similarity:.3f}, {plural(result.steps, 'step')}", "dim")
+    steps = f", {plural(result.steps, 'step')}" if hasattr(result, "steps") else ""
+    return say(f"similarity {result.similarity:.3f}{steps}", "dim")
 
 
 def list_models(json: bool = JsonOption) -> None:
@@ -270,9 +299,10 @@ def list_models(json: bool = JsonOption) -> None:
         say("no models: train one with `saccade train RECIPE`")
     width = max(len(preset.name) for preset in architectures)
     say("")
-    say(f"{'preset':<{width}}  {'kind':<8}  {'parameters':>11}", "dim")
+    wide = max(len(preset.kind) for preset in architectures)
+    say(f"{'preset':<{width}}  {'kind':<{wide}}  {'parameters':>11}", "dim")
     for preset in architectures:
-        say(f"{preset.name:<{width}}  {preset.kind:<8}  {preset.parameters:>11,}")
+        say(f"{preset.name:<{width}}  {preset.kind:<{wide}}  {preset.parameters:>11,}")
     return None
 
 

@@ -165,7 +165,7 @@ def published_config(folder: Path, siglip: bool, image_size: int, max_length: in
 
     Raises: SaccadeError: the image processor beside it, where there is one, does something else.
     """
-    _check_images(folder, siglip, image_size)
+    check_images(folder, siglip, image_size)
     said = read_json(folder / "tokenizer_config.json")
     eos = token(said, "eos_token") or ("</s>" if siglip else "<|endoftext|>")
     return CLIPProcessorConfig(
@@ -205,10 +205,12 @@ def published_pixels(folder: Path) -> tuple | None:
     return found[0], found[1]
 
 
-def _check_images(folder: Path, siglip: bool, side: int) -> None:
+def check_images(folder: Path, whole: bool, side: int) -> None:
+    """Raises: SaccadeError: the image processor of a directory does not make the `whole` image square
+    (SigLIP, BLIP-2) or else cut a square out of its middle (CLIP)."""
     record, square = image_record(folder), {"height": side, "width": side}
     meant: dict = {"resample": (3,), "do_resize": (True,), "do_rescale": (True,), "do_normalize": (True,)}
-    if siglip:
+    if whole:
         meant |= {"size": (square,), "do_center_crop": (False, None)}
     else:
         meant |= {"size": ({"shortest_edge": side}, side), "crop_size": (square, side)}

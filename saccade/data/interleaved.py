@@ -55,7 +55,7 @@ def parse(text: str, images: Sequence) -> tuple[Chunk, ...]:
     Raises: SaccadeError: as many images as places are needed, and one at least.
     """
     places = text.count(IMAGE)
-    if not places and not images:
+    if not places and not len(images):
         raise SaccadeError(f"the prompt has no image; write {IMAGE} where one stands and give it")
     if len(images) > places:
         raise SaccadeError(
@@ -106,7 +106,7 @@ class InterleavedProcessor:
     Returns: dict: images uint8 (B, K, H, W, 3), gray where a row has fewer; tokens int32 (B, S); image_mask
         bool (B, S); padding_mask bool (B, S); with `train`, instead of padding_mask, targets int32 (B, S):
         the token after, -100 = does not count.
-    Raises: SaccadeError: no image, more images than max_images, more tokens than max_length.
+    Raises: SaccadeError: no row, no image, more images than max_images, more tokens than max_length.
     """
 
     tokenizer: Tokenizer
@@ -127,6 +127,8 @@ class InterleavedProcessor:
 
     def __call__(self, rows: Sequence, train=False, learn="answers", text_only=False) -> dict:
         encoded = [self.encode(row, learn, text_only) for row in rows]
+        if not encoded:
+            raise SaccadeError("there are no prompts; give a list of at least one")
         pictures = [[chunk.image for chunk in row if chunk.image is not None] for row in rows]
         longest = self.config.max_length if train else self._length(max(len(ids) for ids, _ in encoded))
         most = 0 if text_only else self.config.max_images if train else max(map(len, pictures))
@@ -169,6 +171,26 @@ class InterleavedProcessor:
                 f"a row has {len(ids)} tokens, at most {self.config.max_length}; give fewer or shorter chunks"
             )
         return ids, counts
+
+    def pairs(self, images: Sequence, texts: Sequence[str], length: int) -> dict[str, np.ndarray]:
+        """Pictures and what is said of them, for a model that compares the two.
+
+        Args: length: T.
+        Returns: dict: images uint8 (B, H, W, 3); tokens int32 (C, T), <bos> first and <eos> last;
+            padding_mask bool (C, T).
+        Raises: SaccadeError: a text has more tokens than `length`.
+        """
+        tokens = np.full((len(texts), length), PAD, np.int32)
+        kept = np.zeros(tokens.shape, bool)
+        for i, text in enumerate(texts):
+            ids = [BOS, *self.tokenizer.encode(text), EOS]
+            if len(ids) > length:
+                raise SaccadeError(
+                    f"a text has {len(ids)} tokens with <bos> and <eos>, the limit is {length}; shorten it"
+                )
+            tokens[i, : len(ids)], kept[i, : len(ids)] = ids, True
+        pixels = [letterbox(read_image(image), self.config.image_size)[0] for image in images]
+        return {"images": np.stack(pixels), "tokens": tokens, "padding_mask": kept}
 
     def decode(self, ids) -> str:
         """What was written, up to <|endofchunk|>, spaces around it aside."""
@@ -217,25 +239,13 @@ class Pairs:
     """Rows of one chunk -> pictures and what their answers say of them; picklable.
 
     Args: text_length: T.
-    Returns: dict: images uint8 (B, H, W, 3); tokens int32 (B, T), <bos> first and <eos> last; padding_mask
-        bool (B, T).
-    Raises: SaccadeError: a text has more tokens than text_length.
+    Returns, raises: as `InterleavedProcessor.pairs`.
     """
 
     processor: InterleavedProcessor
     text_length: int
 
     def __call__(self, rows: Sequence[Sequence[Chunk]]) -> dict[str, np.ndarray]:
-        size = self.processor.config.image_size
-        tokens = np.full((len(rows), self.text_length), PAD, np.int32)
-        kept = np.zeros(tokens.shape, bool)
-        for i, (chunk,) in enumerate(rows):
-            ids = [BOS, *self.processor.tokenizer.encode(chunk.answer), EOS]
-            if len(ids) > self.text_length:
-                raise SaccadeError(
-                    f"a text has {len(ids)} tokens with <bos> and <eos>, text_length is {self.text_length}; "
-                    "raise it"
-                )
-            tokens[i, : len(ids)], kept[i, : len(ids)] = ids, True
-        images = np.stack([letterbox(read_image(chunk.image), size)[0] for (chunk,) in rows])
-        return {"images": images, "tokens": tokens, "padding_mask": kept}
+        chunks = [chunk for (chunk,) in rows]
+        images, texts = [chunk.image for chunk in chunks], [chunk.answer for chunk in chunks]
+        return self.processor.pairs(images, texts, self.text_length)

@@ -49,7 +49,8 @@ class Lazy(Sequence):
 class Run:
     """What every measure needs.
 
-    pipeline: has `processor`, `model` and `reasoner`, or `write` (captioners).  task: the reasoner's.
+    pipeline: has `processor`, `model` and `reasoner`, or one of `write`, `reply`, `retrieve`.  task: the
+        reasoner's.
     items: `total` of them.  batch_size: rows of every batch.  threshold: halting logit, None = no steps.
     progress: a bar on a terminal's stderr.
     """
@@ -74,9 +75,13 @@ class Run:
 
     def batch(self, number: int, task: str | None = None) -> tuple[list[Item], dict[str, np.ndarray]]:
         """(items, arrays) of batch `number`. The last batch repeats its last item to keep its shape."""
-        chunk = [self.items[i] for i in range(number * self.size, min((number + 1) * self.size, self.total))]
+        chunk = self.chunk(number)
         padded = [item.example for item in chunk] + [chunk[-1].example] * (self.size - len(chunk))
         return chunk, collate(self.pipeline.processor, task or self.task, padded)
+
+    def chunk(self, number: int) -> list[Item]:
+        """The items of batch `number`."""
+        return [self.items[i] for i in range(number * self.size, min((number + 1) * self.size, self.total))]
 
     def batches(self, task: str | None = None) -> Iterator[tuple[list[Item], dict[str, np.ndarray]]]:
         """`batch` of every number."""

@@ -35,13 +35,11 @@ def predict_retrieval(run: Run, rerank: int) -> list[dict]:
     if hasattr(run.pipeline, "reasoner"):
         gallery = _gallery(run, items)
         vectors = _embed(run, gallery)
-    else:  # a CLIP, which is a dual encoder and nothing else
+        similarity = vectors["images"] @ vectors["texts"].T  # [image, text]
+    else:  # a CLIP or BLIP-2, of which the dual encoder alone is asked
         rerank = 0
-        vectors = {
-            "images": run.pipeline.embed_images([item.example.image for item in items]),
-            "texts": run.pipeline.embed_texts([item.example.text for item in items]),
-        }
-    similarity = vectors["images"] @ vectors["texts"].T  # [image, text]
+        images, texts = zip(*((item.example.image, item.example.text) for item in items), strict=True)
+        similarity = run.pipeline.retrieve(images, texts).similarity
     twins = np.arange(len(items)) ^ 1
     ways = {"text_to_image": similarity.T, "image_to_text": similarity}
     found: dict = {way: {"dual": _ranks(cosine, None, twins)} for way, cosine in ways.items()}

@@ -140,7 +140,7 @@ def score(settings: dict, rows: list[dict]) -> dict[str, Any]:
     if "harness" in settings:
         rule, measured = rule_of(settings["harness"]).text, published.score(rows, settings)
     else:
-        rule = RULES["nlvr" if settings["data"] == "nlvr" else settings["task"]]
+        rule = RULES[scenes.rule_name(settings)]
         measured = scenes.score(rows, settings)
     return {**head, "num": len(rows), "rule": rule, **tail, **measured, "versions": settings["versions"]}
 
@@ -238,15 +238,19 @@ def _check(data, task, num, batch_size, rerank, orders, options):
 
 def _check_other(pipeline, task: str, threshold: float | None) -> None:
     """What of scenes can be asked of a model that does not reason in steps."""
-    known = {"write": "caption", "retrieve": "retrieve"}
-    own = next((task for verb, task in known.items() if hasattr(pipeline, verb)), None)
-    if own is None:
+    known = {"write": "caption", "reply": "vqa", "retrieve": "retrieve"}
+    own = [task for verb, task in known.items() if hasattr(pipeline, verb)]
+    if not own:
         kind = type(pipeline).__name__
-        raise SaccadeError(f"a {kind} cannot be measured on scenes; give a VLM-HRM, a captioner or a CLIP")
-    if task != own:
-        raise SaccadeError(f"this model cannot be measured by scenes, task {task}; use scenes, task {own}")
+        raise SaccadeError(
+            f"a {kind} cannot be measured on scenes; give a VLM-HRM, captioner, CLIP, Flamingo or BLIP-2"
+        )
+    if task not in own:
+        raise SaccadeError(
+            f"this model cannot be measured by scenes, task {task}; use scenes, task {' or '.join(own)}"
+        )
     if threshold is not None:
-        raise SaccadeError(f"threshold is {threshold}, but this model reasons in no steps; leave it out")
+        raise SaccadeError("a threshold is given, but this model reasons in no steps; leave it out")
 
 
 def _only_published(data: str, **given) -> None:

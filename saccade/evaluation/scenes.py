@@ -12,8 +12,10 @@ from saccade.evaluation.retrieve import check_gallery, predict_retrieval, score_
 from saccade.evaluation.texts import (
     predict_captions,
     predict_rationales,
+    predict_replies,
     score_captions,
     score_rationales,
+    score_replies,
 )
 
 RULES = {
@@ -25,11 +27,17 @@ RULES = {
     "caption": "share of captions that the grammar's reader understands and whose every stated fact is true",
     "rationale": "share of rationales that end with the right answer",
     "retrieve": "R@1 among N images in twin pairs, mean of both directions; ties count against the model",
+    "written": "share of questions whose written answer is the right one, word for word",
     "nlvr": "share of pictures judged rightly; consistency: share of sentences right on all their pictures",
 }
-TASKS = tuple(name for name in RULES if name != "nlvr")
-WRITERS = {"caption": predict_captions, "rationale": predict_rationales}
-SCORERS = {"caption": score_captions, "rationale": score_rationales, "retrieve": score_retrieval}
+TASKS = tuple(name for name in RULES if name not in ("nlvr", "written"))
+WRITERS = {"caption": predict_captions, "rationale": predict_rationales, "written": predict_replies}
+SCORERS = {
+    "caption": score_captions,
+    "rationale": score_rationales,
+    "retrieve": score_retrieval,
+    "written": score_replies,
+}
 _NUM = {"retrieve": 1000}
 _REASONER_TASK = {"panels": "statement", "rationale": "vqa", "retrieve": "match"}
 _MOST = 1e6
@@ -82,18 +90,25 @@ def job_of(run: Run, task: str, rerank: int, settings: dict) -> Job:
         "decoding": _decoding(run, task, rerank),
         "threshold": run.threshold,
         "max_steps": getattr(run.pipeline.model.config, "halt_max_steps", None),
-        **({"rerank": rerank} if task == "retrieve" else {}),
+        **({"rerank": rerank if run.threshold is not None else 0} if task == "retrieve" else {}),
     }
     if task == "retrieve":  # one gallery: what a text finds depends on every image
         found["batch_size"] = run.size
         return Job(found, run.total, run.total, lambda number: predict_retrieval(run, rerank))
-    predict = WRITERS.get(task, predict_answers)
+    predict = WRITERS.get(rule_name(found), predict_answers)
     return Job({**found, "batch_size": run.size}, run.total, run.size, lambda number: predict(run, number))
 
 
 def score(rows: list[dict], settings: dict) -> dict:
     """The scores of a task from prediction rows and settings alone."""
-    return SCORERS.get(settings["task"], score_answers)(rows, settings)
+    return SCORERS.get(rule_name(settings), score_answers)(rows, settings)
+
+
+def rule_name(settings: dict) -> str:
+    """Of RULES: the task, but "nlvr" for that data, and "written" for answers in words, of no closed set."""
+    if settings["data"] == "nlvr":
+        return "nlvr"
+    return "written" if settings["task"] == "vqa" and settings["max_steps"] is None else settings["task"]
 
 
 def clipped(pipeline: Any, threshold: float | None) -> float | None:
@@ -106,7 +121,7 @@ def clipped(pipeline: Any, threshold: float | None) -> float | None:
 
 def _decoding(run: Run, task: str, rerank: int) -> str:
     if run.threshold is None:
-        return "greedy" if task in WRITERS else "by the dual encoder"
+        return "by the dual encoder" if task == "retrieve" else "greedy"
     limit = run.pipeline.model.config.halt_max_steps
     halting = f"halts where the logit exceeds {run.threshold:g}, at most {limit} steps"
     if task in WRITERS:

@@ -1,9 +1,10 @@
-"""Tasks that write: captions, and rationales of answers."""
+"""Tasks that write: captions, rationales of answers, and answers of models that have no closed set."""
 
 import re
 
 import numpy as np
 
+from saccade.data.interleaved import few_shot
 from saccade.data.scenes.captions import UnreadableError, caption_is_true, facts
 from saccade.evaluation.batches import Run
 from saccade.metrics.reasoning import by_group, calibration_error
@@ -60,6 +61,39 @@ def score_captions(rows: list[dict], settings: dict) -> dict:
         "mean_words": float(np.mean([len(str(row["prediction"]).split()) for row in rows])),
         "calibration_error": calibration_error(_column(rows, "confidence"), accuracy),
         "by_objects": by_group(_column(rows, "objects").astype(int), accuracy=accuracy),
+    }
+
+
+def predict_replies(run: Run, number: int) -> list[dict]:
+    """Of a model that answers in words: a question counts if the words are the right answer's."""
+    items = run.chunk(number)
+    # The last batch is filled up, as others are.
+    filled = items + [items[-1]] * (run.size - len(items))
+    replies = run.pipeline.reply([few_shot((), item.example.image, item.example.text) for item in filled])
+    return [
+        {
+            "id": item.id,
+            "text": item.example.text,
+            "truth": item.example.answer,
+            "prediction": reply.text,
+            "correct": reply.text == item.example.answer,
+            "confidence": round(reply.confidence, 4),
+            "depth": int(item.example.depth),
+            "kind": item.example.kind,
+        }
+        for item, reply in zip(items, replies[: len(items)], strict=True)
+    ]
+
+
+def score_replies(rows: list[dict], settings: dict) -> dict:
+    """From predictions alone."""
+    correct = _column(rows, "correct")
+    kinds = np.array([row["kind"] for row in rows])
+    return {
+        "accuracy": float(correct.mean()),
+        "calibration_error": calibration_error(_column(rows, "confidence"), correct),
+        "by_depth": by_group(_column(rows, "depth").astype(int), accuracy=correct),
+        "by_kind": by_group(kinds, accuracy=correct),
     }
 
 

@@ -126,8 +126,8 @@ class RecurrentWriter(keras.layers.Layer):
 class LSTMWriter(RecurrentWriter):
     """The image as the first word of an LSTM, and never again unless asked.
 
-    Its vector is pooled from the cells: W sum_i gelu(V a_i + b) / sqrt(N), with `cell_dim` numbers of each
-    cell, many, so that some say "a red cube, on the left" and their sum says what there is.
+    Its vector is pooled from the N cells that are kept: W sum_i gelu(V a_i + b) / sqrt(N), with `cell_dim`
+    numbers of each cell, many, so that some say "a red cube, on the left" and their sum says what there is.
 
     Args:
         cell_dim: above.  each_word: add the image's vector to every word that is read too.
@@ -150,9 +150,11 @@ class LSTMWriter(RecurrentWriter):
 
     def prepare(self, memory, memory_mask):
         cells = self.features(ops.cast(memory, "float32"))
+        number = cells.shape[1]
         if memory_mask is not None:
             cells = ops.where(ops.expand_dims(memory_mask, -1), cells, 0.0)
-        return self.image(ops.sum(cells, axis=1) / cells.shape[1] ** 0.5)
+            number = ops.maximum(ops.sum(ops.cast(memory_mask, "float32"), axis=1, keepdims=True), 1.0)
+        return self.image(ops.sum(cells, axis=1) / number**0.5)
 
     def start(self, seen):
         return self._advance(seen, ops.zeros((seen.shape[0], 2, self.dim), "float32"))

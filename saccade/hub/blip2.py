@@ -52,9 +52,10 @@ def is_published(record: dict) -> bool:
     return "model" not in record and record.get("model_type") == "blip-2"
 
 
-def architecture(record: dict, source: str = CONFIG) -> BLIP2Config:
+def architecture(record: dict, source: str = CONFIG, pixels: tuple | None = None) -> BLIP2Config:
     """The model that a config.json describes; what it leaves out has transformers' defaults.
 
+    Args: pixels: (mean, std) of the channels; None = those that the published models use.
     Raises: SaccadeError: another model or language model; a key that asks for what is not computed here.
     """
     r = Record(record, source)
@@ -68,14 +69,14 @@ def architecture(record: dict, source: str = CONFIG) -> BLIP2Config:
         Record(r.get(f"{name}_config") or {}, f"{source}, {name}") for name in ("vision", "qformer", "text")
     )
     return BLIP2Config(
-        _vision(v),
+        _vision(v, *(pixels or (MEAN, STD))),
         _qformer(q, r.count("num_query_tokens", 32), retrieval),
         None if retrieval else _opt(t),
         r.count("image_text_hidden_size", 256) if retrieval else None,
     )
 
 
-def _vision(v: Record) -> ViTConfig:
+def _vision(v: Record, mean: tuple, std: tuple) -> ViTConfig:
     v.only("hidden_act", "gelu")
     v.only("qkv_bias", True)
     side = v.count("image_size", 224)
@@ -86,8 +87,8 @@ def _vision(v: Record) -> ViTConfig:
         mlp_dim=v.count("intermediate_size", 6144),
         patch_size=v.count("patch_size", 14),
         image_size=(side, side),
-        pixel_mean=MEAN,
-        pixel_std=STD,
+        pixel_mean=mean,
+        pixel_std=std,
         epsilon=v.number("layer_norm_eps", 1e-6),
         cls=True,
         activation="gelu",
@@ -162,13 +163,13 @@ def weight_map(config: BLIP2Config) -> list[Rule]:
     return table
 
 
-def read_model(folder: str | Path, dtype: str = "float32") -> BLIP2:
-    """The model of a published directory.
+def read_model(folder: str | Path, dtype: str = "float32", pixels: tuple | None = None) -> BLIP2:
+    """The model of a published directory. Args: pixels: see `architecture`.
 
     Raises: SaccadeError: see `architecture`, `read_weights` and `saccade.hub.convert.to_ours`.
     """
     folder = Path(folder)
-    config = architecture(read_config(folder), str(folder / CONFIG))
+    config = architecture(read_config(folder), str(folder / CONFIG), pixels)
     tensors = read_weights(folder)
     for name in ROWS:
         if name in tensors and tensors[name].ndim == 3:

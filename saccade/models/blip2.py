@@ -1,11 +1,13 @@
 """BLIP-2: a frozen tower, a Q-Former that learns to look, and a language model that reads its queries."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import keras
 from keras import ops
 
 from saccade import backend
+from saccade.heads.dual_encoder import clamped_scale, unit
+from saccade.model import choose
 from saccade.models.llama import Llama, LlamaConfig
 from saccade.models.opt import OPT, OPTConfig
 from saccade.models.qformer import QFormer, QFormerConfig
@@ -54,7 +56,7 @@ PRESETS = {
 
 def preset(name: str, **changes) -> BLIP2Config:
     """A named configuration, with fields replaced."""
-    return replace(PRESETS[name], **changes)
+    return choose(PRESETS, name, changes)
 
 
 @keras.saving.register_keras_serializable(package="saccade")
@@ -102,6 +104,7 @@ class BLIP2(SplicedDecoder):
         if c.embedding_dim is not None:
             for name, width in (("image_head", c.embedding_dim), ("text_head", c.embedding_dim), ("itm", 2)):
                 self.parts[name] = keras.layers.Dense(width, dtype="float32", name=name)
+        self.tasks = (*(("chat",) if c.language else ()), *(("retrieve", "match") if c.embedding_dim else ()))
         with backend.compiled_once():
             self.build()
 
@@ -115,7 +118,7 @@ class BLIP2(SplicedDecoder):
         if self.config.embedding_dim is not None:
             initial = keras.initializers.Constant(2.659)  # log(1 / 0.07)
             self.logit_scale = self.add_weight(
-                shape=(), initializer=initial, dtype="float32", name="logit_scale"
+                shape=(), initializer=initial, dtype="float32", autocast=False, name="logit_scale"
             )
         self.built = True
 
@@ -129,11 +132,11 @@ class BLIP2(SplicedDecoder):
 
     def image_vectors(self, vision):
         """Features (B, N, C) -> unit vectors, one for each query: float32 (B, Q, E)."""
-        return _unit(self.parts["image_head"](self.qformer.look(vision)))
+        return unit(self.parts["image_head"](self.qformer.look(vision)))
 
     def text_vectors(self, tokens, padding_mask=None):
         """tokens int32 (B, T), of which the first speaks for the text -> unit vectors float32 (B, E)."""
-        return _unit(self.parts["text_head"](self.qformer.read(tokens, padding_mask)[:, 0]))
+        return unit(self.parts["text_head"](self.qformer.read(tokens, padding_mask)[:, 0]))
 
     def similarity(self, images, texts):
         """Cosine of each text (C, E) with the best query of each image (B, Q, E): float32 (B, C)."""
@@ -142,7 +145,7 @@ class BLIP2(SplicedDecoder):
     @property
     def temperature(self):
         """What multiplies similarities in training: exp(logit_scale), at most 100."""
-        return ops.minimum(ops.exp(ops.convert_to_tensor(self.logit_scale)), 100.0)
+        return clamped_scale(self.logit_scale)
 
     def match(self, vision, tokens, padding_mask=None):
         """Logits (other, match) of each pair, the mean over the queries: float32 (B, 2)."""
@@ -153,7 +156,3 @@ class BLIP2(SplicedDecoder):
         """Logits of the text's next token, float32 (B, T, V), the image reached through the queries alone."""
         _, text = self.qformer.both(vision, tokens, padding_mask, causal=True)
         return self.qformer.embedding.unembed(text)
-
-
-def _unit(x):
-    return x * ops.rsqrt(ops.sum(ops.square(x), axis=-1, keepdims=True) + 1e-12)

@@ -1,7 +1,7 @@
 """CNN + LSTM captioners: Show and Tell, and Show, Attend and Tell."""
 
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import keras
 from keras import ops
@@ -11,7 +11,7 @@ from saccade.errors import SaccadeError
 from saccade.heads.recurrent import AttendingWriter, LSTMWriter
 from saccade.heads.region import ObjectHead
 from saccade.layers.embeddings import PatchEmbedding
-from saccade.model import Model
+from saccade.model import Model, choose
 from saccade.models.vlm_hrm import to_unit
 
 
@@ -266,4 +266,4 @@ KINDS = {"show_and_tell": ShowAndTell, "show_attend_tell": ShowAttendTell}
 
 def preset(name: str, **changes) -> CaptionerConfig:
     """A named configuration, with fields replaced."""
-    return replace(PRESETS[name], **changes)
+    return choose(PRESETS, name, changes)

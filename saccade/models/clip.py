@@ -1,7 +1,7 @@
 """CLIP and SigLIP: an image tower and a text tower whose vectors are compared."""
 
 import functools
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import keras
 from keras import ops
@@ -12,7 +12,7 @@ from saccade.hub.convert import Rule
 from saccade.layers.blocks import EncoderBlock, again
 from saccade.layers.embeddings import TokenEmbedding
 from saccade.layers.pooling import ProbePooling
-from saccade.model import Model
+from saccade.model import Model, choose
 from saccade.models.vit import ENCODER_BLOCK, ViT, ViTConfig
 from saccade.models.vlm_hrm import to_unit
 
@@ -122,7 +122,7 @@ PRESETS = {
 
 def preset(name: str, **changes) -> CLIPConfig:
     """A named configuration, with fields replaced."""
-    return replace(PRESETS[name], **changes)
+    return choose(PRESETS, name, changes)
 
 
 # Names of both models' text tower in transformers, under "text_model." there.
@@ -272,8 +272,15 @@ class CLIP(Model):
         starts = {"logit_scale": 2.302585 if c.logit_bias else 2.659260}
         starts |= {"logit_bias": -10.0} if c.logit_bias else {}
         for name, value in starts.items():
-            initial = keras.initializers.Constant(value)
-            setattr(self, name, self.add_weight(shape=(), initializer=initial, dtype="float32", name=name))
+            # Not read in half precision: logits are float32, and -10 would be known to 0.03 only.
+            weight = self.add_weight(
+                shape=(),
+                initializer=keras.initializers.Constant(value),
+                dtype="float32",
+                autocast=False,
+                name=name,
+            )
+            setattr(self, name, weight)
         self.built = True
 
     def embed_images(self, images):

@@ -1,6 +1,6 @@
 """Flamingo: a language model that looks, between its blocks, at the images that stand in its text."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import keras
 from keras import ops
@@ -9,7 +9,7 @@ from saccade import backend
 from saccade.fusion.cross_attention import GatedCrossAttention
 from saccade.fusion.resampler import PerceiverResampler
 from saccade.layers.blocks import again
-from saccade.model import Model
+from saccade.model import Model, choose
 from saccade.models.llama import Llama, LlamaConfig
 from saccade.models.vit import ViT, ViTConfig
 from saccade.models.vlm_hrm import to_unit
@@ -53,7 +53,7 @@ PRESETS = {
 
 def preset(name: str, **changes) -> FlamingoConfig:
     """A named configuration, with fields replaced."""
-    return replace(PRESETS[name], **changes)
+    return choose(PRESETS, name, changes)
 
 
 @keras.saving.register_keras_serializable(package="saccade")

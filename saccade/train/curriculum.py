@@ -69,7 +69,10 @@ class Curriculum:
             if not len(source):
                 raise SaccadeError(f"level {number} of the curriculum has no examples; leave it out")
         passes = len(levels) - 1
-        thresholds = [threshold] * passes if isinstance(threshold, (int, float)) else list(threshold)
+        thresholds = np.asarray(threshold, np.float64)
+        thresholds = (np.full(passes, thresholds) if thresholds.ndim == 0 else thresholds).tolist()
+        if not np.isfinite(thresholds).all():
+            raise SaccadeError(f"thresholds are {thresholds}; give numbers that `watch` can reach")
         if len(thresholds) != passes:
             raise SaccadeError(
                 f"{len(levels)} levels need {passes} thresholds, {len(thresholds)} are given; the last level "
@@ -96,7 +99,8 @@ class Curriculum:
             score: example -> difficulty, a number; see `saccade.data.scenes.difficulty`.
             edges: rising; level k has the scores in [edges[k - 1], edges[k]), the first and last are open.
             size: examples to score, the first ones; None = all, for a source that is not endless.
-        Raises: SaccadeError: a level that no example has (states its range and that of the scores).
+        Raises: SaccadeError: a level that no example has (states its range and that of the scores); a score
+            that is no number.
         """
         if list(edges) != sorted(set(edges)):
             raise SaccadeError(f"edges are {list(edges)}; they must rise")
@@ -104,6 +108,9 @@ class Curriculum:
         if not count:
             raise SaccadeError("the curriculum's source has no examples; check it")
         scores = np.array([score(source[i]) for i in range(count)], np.float64)
+        if not np.isfinite(scores).all():
+            number = int(np.argmin(np.isfinite(scores)))
+            raise SaccadeError(f"the score of example {number} is {scores[number]}; give each a number")
         level = np.searchsorted(np.asarray(edges, np.float64), scores, side="right")
         bounds = ["-inf", *(f"{edge:g}" for edge in edges), "inf"]
         picked = []

@@ -5,15 +5,17 @@ from dataclasses import replace
 
 import numpy as np
 from keras import ops
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from saccade.data.interleaved import InterleavedProcessor
 from saccade.data.scenes import Source, lexicon
 from saccade.data.scenes.chunks import TEXT, WORDS, SceneChunks
 from saccade.data.text import Tokenizer
+from saccade.errors import SaccadeError
+from saccade.few_shot import FewShot
 from saccade.models.vit import ViTConfig
 from saccade.models.vlm_hrm import VLMHRM
-from saccade.pipeline import BUNDLED
+from saccade.pipeline import BUNDLED, find_model
 from saccade.train.config import Part, TrainConfig
 
 FIELDS = {"vqa": "answer", "caption": "target", "retrieve": "text"}
@@ -41,9 +43,9 @@ class OverTower(BaseModel):
     max_length: int = 96
     question_length: int = 32
     max_hops: int = 1
-    describe_batch: int = 96
-    held_out: int = 512
-    workers: int = 8
+    describe_batch: int = Field(96, ge=0)
+    held_out: int = Field(512, ge=1)
+    workers: int = Field(8, ge=0)
     seed: int = 1
 
     def rows(self, task: str, split: str = "train") -> SceneChunks:
@@ -78,10 +80,21 @@ def with_parts(config: TrainConfig, parts: dict[str, Part], seed: int) -> TrainC
 
 
 def tower_of(folder: str) -> tuple[ViTConfig, dict[str, np.ndarray]]:
-    """The vision tower of a VLM-HRM directory: its configuration, and its weights under vision/."""
-    model = VLMHRM.load(folder)
+    """The vision tower of a VLM-HRM, its name or directory: configuration, and the weights under vision/."""
+    model = VLMHRM.load(find_model(folder))
     named = {name: v for name, v in model.named_variables().items() if name.startswith("vision/")}
     return model.config.vision, {name: np.asarray(ops.convert_to_numpy(v.value)) for name, v in named.items()}
+
+
+def continued(config: OverTower, kind: type) -> FewShot:
+    """The model of `init` to go on from. Raises: SaccadeError: of another kind, or not made by a recipe."""
+    few_shot = FewShot.load(find_model(str(config.init)), config.precision)
+    if type(few_shot.model) is not kind or not isinstance(few_shot.processor, InterleavedProcessor):
+        raise SaccadeError(
+            f"init {config.init} is a {type(few_shot.model).__name__} of another making; give the folder "
+            f"model/ of a run of this recipe, which trains a {kind.__name__}"
+        )
+    return few_shot
 
 
 def scene_tokenizer(rows: Sequence, vocab_size: int, number: int = 300) -> Tokenizer:

@@ -15,6 +15,8 @@ from saccade.train.optim import assign_parts, local_path
 from saccade.train.stream import Stream
 from saccade.train.trainer import Result, Trainer
 
+ENDLESS = 2**31 - 1  # examples of a source that draws ever new ones
+
 
 @dataclass(frozen=True)
 class InTurn:
@@ -142,6 +144,11 @@ def _steps(stage: Stage, streams: Mapping[str, Stream], config: TrainConfig) -> 
     if stage.steps is not None:
         return stage.steps
     assert stage.epochs is not None
+    endless = [name for name, stream in streams.items() if len(stream.source) >= ENDLESS]
+    if endless:
+        raise SaccadeError(
+            f"stage {stage.name!r} has epochs {stage.epochs:g}, but {endless[0]!r} never ends; give steps"
+        )
     rows = max(len(stream.source) / (stream.items or stream.batch_size) for stream in streams.values())
     return math.ceil(stage.epochs * rows / config.accumulate)
 
@@ -151,8 +158,12 @@ def _parts(stage: Stage, given: dict[str, Part], model) -> dict[str, Part]:
     trains = given if stage.trains is None else stage.trains
     try:
         chosen = assign_parts(model, trains)
-    except (SaccadeError, re.error) as error:
+    except SaccadeError as error:
         raise SaccadeError(f"stage {stage.name!r}: {error}") from error
+    except re.error as error:
+        raise SaccadeError(
+            f"stage {stage.name!r}: part {error.pattern!r} is no regular expression, {error}; correct it"
+        ) from error
     parts = dict(trains)
     if stage.trains is not None and "rest" in chosen:
         others = "|".join(f"(?:{pattern})" for pattern in trains)

@@ -120,11 +120,13 @@ def test_images_and_places_must_agree(text, images, message):
 def test_rows_that_are_refused(processor):
     with pytest.raises(SaccadeError, match="no image; give one of its 1 chunks"):
         processor([[Chunk("a ball")]])
+    with pytest.raises(SaccadeError, match="there are no prompts; give a list of at least one"):
+        processor([])
     with pytest.raises(SaccadeError, match="a row has 4 images, at most 3"):
         processor([[Chunk("a", BLACK)] * 4])
     with pytest.raises(SaccadeError, match="tokens, at most 48; give fewer or shorter"):
         processor([[Chunk("a ball " * 40, BLACK)]])
-    with pytest.raises(SaccadeError, match="tokens with <bos> and <eos>, text_length is 3"):
+    with pytest.raises(SaccadeError, match="tokens with <bos> and <eos>, the limit is 3"):
         Pairs(processor, 3)([[Chunk("", BLACK, "a red ball")]])
 
 

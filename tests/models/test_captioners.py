@@ -117,7 +117,7 @@ def test_lstm_writer_against_kerass_lstm():
     tokens = batch()["decoder_tokens"]
     w = own_weights(writer)
     pooled = reference_gelu(dense(part(w, "features"), cells.astype(np.float64))) * mask[..., None]
-    image = dense(part(w, "image"), pooled.sum(1) / N**0.5)
+    image = dense(part(w, "image"), pooled.sum(1) / np.maximum(mask.sum(1), 1)[:, None] ** 0.5)
     inputs = np.concatenate([image[:, None], w["table"][tokens]], axis=1).astype(np.float32)
     theirs = keras.layers.LSTM(D, return_sequences=True)
     theirs.build(inputs.shape)
@@ -127,6 +127,16 @@ def test_lstm_writer_against_kerass_lstm():
     np.testing.assert_allclose(logits, dense(part(w, "output"), hidden), atol=1e-4)
     other = np.where(mask[..., None], cells, 7.0).astype(np.float32)
     np.testing.assert_array_equal(to_numpy(writer(tokens, other, mask)), logits)
+
+
+def test_cells_that_are_masked_are_as_if_they_were_not_there():
+    for kind in KINDS:
+        writer, (cells, _) = built(kind).heads["write"], memory()
+        tokens, mask = batch()["decoder_tokens"], np.arange(N) < np.array([[N], [4], [2]])
+        found = to_numpy(writer(tokens, cells, mask))
+        for row, kept in enumerate(mask.sum(1)):
+            alone = writer(tokens[row : row + 1], cells[row : row + 1, :kept])
+            np.testing.assert_allclose(found[row], to_numpy(alone)[0], atol=2e-5)
 
 
 def test_lstm_writer_with_the_image_in_each_word():

@@ -237,6 +237,13 @@ def test_mixed_bfloat16():
         for key in a:
             assert b[key].dtype == np.float32
             assert 0 < np.abs(a[key] - b[key]).mean() < 0.1 * np.std(a[key]) + 0.01, (name, key)
+        # Scale and bias keep their digits: bfloat16 knows -10.013 as -10.
+        if half.config.logit_bias:
+            half.logit_bias.assign(-10.013)
+            b = run(half, batch())
+        scale, bias = to_numpy(half.scale()), to_numpy(half.bias())
+        expected = scale * (b["image_embeddings"] @ b["text_embeddings"].T) + bias
+        np.testing.assert_allclose(b["logits"], expected, atol=1e-4)
 
 
 def test_saving(model, tmp_path):

@@ -26,7 +26,7 @@ def test_every_description_fits(module):
         source = Source("retrieve", split="val", seed=7, num_objects=config.num_objects)
         examples = [source[i] for i in range(300)]
     lengths = [len(tokenizer.encode(e.text).ids) + 2 for x in examples for e in (x, x.pair)]
-    assert 40 < max(lengths) <= module.PRESETS[config.preset].text.max_length
+    assert 40 < max(lengths) <= module.preset(config.preset).text.max_length
     assert tokenizer.vocab_size <= config.vocab_size
 
 

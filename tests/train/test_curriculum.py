@@ -119,11 +119,18 @@ def test_levels_of_scenes_by_hops():
         (([toys.Points()], 0.5, "a", "all"), "unknown sampler 'all': use current, up_to, or weights"),
         (([toys.Points()], 0.5, "a", (0.0, 1.0)), "that of the current level, the first, above 0"),
         (([toys.Points()], 0.5, "a", ()), r"sampler is \(\)"),
+        (([toys.Points()] * 2, float("nan")), r"thresholds are \[nan\]; give numbers"),
     ],
 )
 def test_what_cannot_work_is_refused(arguments, message):
     with pytest.raises(SaccadeError, match=message):
         Curriculum(*arguments)
+
+
+def test_scores_must_be_numbers_and_thresholds_may_be_numpys():
+    with pytest.raises(SaccadeError, match="the score of example 3 is nan; give each a number"):
+        Curriculum.scored(range(9), lambda i: np.nan if i == 3 else i, (5,), 0.5)
+    assert Curriculum([toys.Points()] * 3, np.float32(0.5)).thresholds == [0.5, 0.5]
 
 
 def test_a_curriculum_needs_evaluations():

@@ -57,8 +57,8 @@ def test_flamingo_by_stages(repository, tmp_path):
     ours = FewShot(trainer.model, again.processor)
     prompt = ours.processor([[*trainer.streams["episodes"].source[0]]])
     assert prompt["images"].shape[1] == 3
-    assert again.ask(image, "what?") == ours.ask(image, "what?")
-    assert again.complete("<image>what?", [image]) == ours.ask(image, "what?")
+    said = ours.ask(image, "what?").text
+    assert again.ask(image, "what?").text == again.complete("<image>what?", [image]).text == said
 
 
 def test_blip2_by_stages(repository, tmp_path):
@@ -71,7 +71,34 @@ def test_blip2_by_stages(repository, tmp_path):
     again = saccade.load(tmp_path / "b" / "model")
     assert again.model.config == replace(trainer.model.config)
     image = np.full((128, 128, 3), 99, np.uint8)
-    assert again.ask(image, "what?") == FewShot(trainer.model, again.processor).ask(image, "what?")
+    ours = FewShot(trainer.model, again.processor)
+    assert again.ask(image, "what?").text == ours.ask(image, "what?").text
+    assert (saccade.load(tmp_path / "a" / "model").model.tasks, again.model.tasks) == (
+        ("retrieve", "match"),
+        ("chat",),
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "override", "message"),
+    [
+        ("flamingo_scenes", "preset=big", "no preset is called 'big'; use one of flamingo_scenes"),
+        ("flamingo_scenes", "tower=clip_scenes", "describes a 'CLIP', not a VLMHRM"),
+        ("flamingo_scenes", "held_out=0", "held_out: 0 does not fit"),
+        ("blip2_scenes", "init=FLAMINGO", "is a Flamingo of another making; give the folder model/"),
+        ("blip2_scenes", "init=nowhere", "no model or directory is called 'nowhere'"),
+        ("clip_scenes", "gallery=7", "gallery: 7 does not fit"),
+        ("captioners_scenes", "architecture={dimm: 3}", "has no field 'dimm'; its fields are"),
+    ],
+)  # fmt: skip
+def test_settings_that_cannot_be_meant(repository, tmp_path, name, override, message):
+    if "FLAMINGO" in override:
+        made = load_recipe(repository / "recipes" / "flamingo_scenes.py")
+        made.make_few_shot(make_config(made, [], smoke=True)).save(tmp_path / "f")
+        override = f"init={tmp_path / 'f'}"
+    module = load_recipe(repository / "recipes" / f"{name}.py")
+    with pytest.raises(SaccadeError, match=message):
+        module.recipe(make_config(module, [override], smoke=True), None)
 
 
 @pytest.mark.parametrize("name", TINY)
@@ -98,6 +125,3 @@ def test_what_is_no_few_shot_model_is_refused(tmp_path):
     (tmp_path / "config.json").write_text('{"model": "TRM"}')
     with pytest.raises(SaccadeError, match="holds a 'TRM'; few-shot prompts need Flamingo or BLIP2"):
         FewShot.load(tmp_path)
-    (tmp_path / "config.json").write_text('{"model_type": "blip-2"}')
-    with pytest.raises(SaccadeError, match=r"read its weights with saccade\.hub\.blip2\.read_model"):
-        saccade.load(tmp_path)

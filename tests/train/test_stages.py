@@ -2,12 +2,14 @@
 
 import numpy as np
 import pytest
+import toys
 from killed_stages import CONFIG, STAGES, trainer
 from killing import kill
 from reference import to_numpy
 
+from saccade.data.scenes import Source
 from saccade.errors import SaccadeError
-from saccade.train import Part, Trainer, checkpoint
+from saccade.train import MultiStageTrainer, Part, Trainer, checkpoint
 from saccade.train.stages import InTurn, Stage
 
 
@@ -70,7 +72,7 @@ def test_epochs_are_passes_over_the_longest_stream(seen):
         (Stage(name="a", trains={".*": Part(freeze=True)}, steps=1), "'a' trains nothing"),
         (Stage(name="a", learning_rate=0, steps=1), "'a' trains nothing: its learning rates are 0"),
         (Stage(name="a", trains={"hed": Part()}, steps=1), "'a': part 'hed' matches no trainable variable"),
-        (Stage(name="a", trains={"(": Part()}, steps=1), "'a': .*unterminated subpattern"),
+        (Stage(name="a", trains={"(": Part()}, steps=1), r"'a': part '\('.*unterminated subpattern"),
         (Stage(name="a"), "'a' has steps None and epochs None; give one of the two"),
         (Stage(name="a", steps=1, epochs=2), "'a' has steps 1 and epochs 2.0; give one of the two"),
         (Stage(name="a", steps=1, streams=("plane",)), "'a' learns from plane; the streams are plain, slots"),
@@ -81,6 +83,13 @@ def test_epochs_are_passes_over_the_longest_stream(seen):
 def test_a_stage_that_cannot_work_is_refused_before_the_first_begins(stage, message):
     with pytest.raises(SaccadeError, match=message):
         trainer(None, [STAGES[0], stage])
+
+
+def test_epochs_of_an_endless_stream_are_refused():
+    streams = {"plain": toys.stream(batch_size=4, source=Source("vqa"))}
+    stage = Stage(name="a", epochs=2)
+    with pytest.raises(SaccadeError, match="'a' has epochs 2, but 'plain' never ends; give steps"):
+        MultiStageTrainer(toys.model(), streams, CONFIG, [stage])
 
 
 def test_no_stages_is_an_error():
