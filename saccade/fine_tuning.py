@@ -86,7 +86,8 @@ def fine_tune(
         others were not trained on, so nobody knows what is left of them.
     Raises: SaccadeError: an unknown name, no data, an example that does not fit, a batch not divisible.
     """
-    _check(task, data, freeze, memory, batch_size)
+    freeze = tuple(freeze)
+    _check(model, task, data, freeze, memory, batch_size)
     settings = MEMORY[memory]
     folder = find_model(model)
     old = Processor.load(folder)
@@ -160,7 +161,10 @@ def as_example(item: Example | Row, task: str) -> Example:
     return Example(task, item.image, item.scene, item.text, answer, box=box, kind=item.kind)
 
 
-def _check(task: str, data, freeze, memory: str, batch_size: int) -> None:
+def _check(model, task: str, data, freeze: tuple[str, ...], memory: str, batch_size: int) -> None:
+    if not isinstance(model, (str, Path)):
+        kind = type(model).__name__
+        raise SaccadeError(f"model is a {kind}: give a bundled name or a directory, as `save` makes one")
     for what, value, valid in (("task", task, TASKS), ("memory", memory, tuple(MEMORY))):
         if value not in valid:
             raise SaccadeError(f"unknown {what} {value!r}: use one of {', '.join(valid)}")

@@ -58,7 +58,7 @@ def tuned(start, data, tmp_path_factory):
             data,
             out,
             validation=[data[0], data[1]],
-            freeze=("vision", "text"),
+            freeze=iter(("vision", "text")),
             words=("thingamajig",),
             batch_size=4,
             memory="float32",
@@ -150,6 +150,7 @@ def test_rows_of_data_sets_are_examples(data):
         ({"batch_size": 6, "memory": "smallest"}, "multiple of 4"),
         ({"model": "no_such_model"}, "no model or directory"),
         ({"halting": 1}, "unknown field"),
+        ({"model": tiny.fresh}, "model is a function: give a bundled name or a directory"),
     ],
 )
 def test_what_cannot_be_done_is_refused(start, data, change, message):
