@@ -2,8 +2,8 @@
 
 Writers of both splits wrote "There is 1 yellow square", so sentences of the development split recur in the
 training split. RUN is the folder that `saccade evaluate MODEL --data nlvr --folder NLVR --task statement
---orders 6 --out RUN` wrote; NLVR holds train_scenes.jsonl.gz. Sentences are the same if their words are; those
-that the recipe holds out of training count as unseen.
+--orders 6 --out RUN` wrote; NLVR holds train_scenes.jsonl.gz. Sentences are the same if their words are. What
+the recipe holds out of training counts as unseen.
 """
 
 import argparse
