@@ -7,12 +7,9 @@ human disagreement where the data has raters' votes); and examples/s with slot r
 the val split, on NLVR, where nothing is chosen, at the model's own.
 """
 
-import argparse
-
-from slot_refill import draw, joined, measure, say
+from slot_refill import TASKS, draw, joined, measure, parse, parser, say
 
 import saccade
-from saccade import backend
 from saccade.analysis import analyse
 from saccade.analysis.record import Part
 from saccade.evaluation import choose_threshold, environment
@@ -54,22 +51,12 @@ def say_speed(pipeline, batch: dict, task: str, slots: int, repeats: int, thresh
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", default="vlm_hrm_scenes")
-    parser.add_argument(
-        "--tasks", nargs="*", default=["vqa", "statement"], choices=("vqa", "statement", "match")
-    )
-    parser.add_argument("--nlvr", metavar="FOLDER", help="dev.jsonl and dev_images.zip")
-    parser.add_argument("--num", type=int, help="default: 5000, on a CPU 200")
-    parser.add_argument("--slots", type=int, help="default: 250, on a CPU 20; must divide num")
-    parser.add_argument("--seed", type=int, default=99)
-    parser.add_argument("--repeats", type=int, default=3)
-    options = parser.parse_args()
-    on_cpu = backend.device_name() == "cpu"
-    num = options.num or (200 if on_cpu else 5000)
-    slots = options.slots or (20 if on_cpu else 250)
-    if num % slots:
-        parser.error(f"--slots {slots} must divide --num {num}")
+    made = parser(__doc__.splitlines()[0], repeats=3)
+    made.add_argument("--tasks", nargs="*", default=["vqa", "statement"], choices=TASKS)
+    made.add_argument("--nlvr", metavar="FOLDER", help="dev.jsonl and dev_images.zip")
+    made.add_argument("--seed", type=int, default=99)
+    options = parse(made)
+    num, slots = options.num, options.slots
     pipeline = saccade.load(options.model)
     print(" ".join(f"{key}={value}" for key, value in environment(pipeline.model).items()))
     for task in options.tasks:

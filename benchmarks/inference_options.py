@@ -5,11 +5,7 @@ examples/s with slot refill, on the same statements about made panels, or on NLV
 After a warm-up the median of --repeats runs counts, encoding included.
 """
 
-import argparse
-import statistics
-import time
-
-from slot_refill import joined
+from slot_refill import joined, measure, parse, parser, say
 
 from saccade import backend
 from saccade.data.processor import Processor
@@ -35,39 +31,25 @@ def options_of(threshold: float) -> dict[str, dict]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", default="vlm_hrm_nlvr")
-    parser.add_argument("--nlvr", metavar="FOLDER", help="dev.jsonl and dev_images.zip; default: made panels")
-    parser.add_argument("--num", type=int, default=100)
-    parser.add_argument("--slots", type=int, default=20, help="must divide num")
-    parser.add_argument("--repeats", type=int, default=3)
-    options = parser.parse_args()
-    if options.num % options.slots:
-        parser.error(f"--slots {options.slots} must divide --num {options.num}")
+    made = parser(__doc__.splitlines()[0], model="vlm_hrm_nlvr", repeats=3)
+    made.add_argument("--nlvr", metavar="FOLDER", help="dev.jsonl and dev_images.zip; default: made panels")
+    options = parse(made)
     backend.enable_compilation_cache()
     folder = find_model(options.model)
     processor, plain = Processor.load(folder), VLMHRM.load(folder)
     if options.nlvr:
-        source, _ = nlvr_items(options.nlvr, options.num, 1)
-        items = [source[i] for i in range(options.num)]
+        source, count = nlvr_items(options.nlvr, options.num, 1)
+        items = [source[i] for i in range(count - count % options.slots)]
     else:
         panels = PanelStatements(seed=99)
         items = [Item(str(i), panels[i]) for i in range(options.num)]
     batch = joined(Pipeline(plain, processor), "statement", items)
     print(" ".join(f"{key}={value}" for key, value in environment(plain).items()))
-    print(f"{options.model}: {options.num} statements, {options.slots} slots, median of {options.repeats}")
+    print(f"{options.model}: {len(items)} statements, {options.slots} slots, median of {options.repeats}")
     for name, changes in options_of(plain.config.halt_threshold).items():
         reasoner = Pipeline(VLMHRM.load(folder, **changes), processor).reasoner
-        result = reasoner.sweep(batch, "statement", options.slots)
-        times = []
-        for _ in range(options.repeats):
-            start = time.perf_counter()
-            reasoner.sweep(batch, "statement", options.slots)
-            times.append(time.perf_counter() - start)
-        right = (result["probabilities"].argmax(axis=-1) == batch["answer"]).mean()
-        rate = options.num / statistics.median(times)
-        steps = result["steps"].mean()
-        print(f"{name:20} {rate:9.1f} examples/s   accuracy {right:.4f}   mean steps {steps:.3f}")
+        found = measure(reasoner, batch, "statement", options.slots, options.repeats, schedules=("refill",))
+        say({name: found["refill"]}, len(items), wide=20)
 
 
 if __name__ == "__main__":

@@ -86,11 +86,12 @@ def fine_tune(
         others were not trained on, so nobody knows what is left of them.
     Raises: SaccadeError: an unknown name, no data, an example that does not fit, a batch not divisible.
     """
-    _check(task, data, freeze, memory, batch_size)
+    freeze, words = _names(freeze), _names(words)
+    _check(model, task, data, freeze, memory, batch_size)
     settings = MEMORY[memory]
     folder = find_model(model)
     old = Processor.load(folder)
-    processor = _extended(old, list(words), image_size)
+    processor = _extended(old, words, image_size)
     tuned = adapt(
         folder,
         old.tokenizer,
@@ -99,12 +100,16 @@ def fine_tune(
         image_size=image_size,
         **{**changes, "remat": settings["remat"]},
     )
+    cell_px = tuned.config.vision.patch_size * tuned.config.shuffle
+    if any(side % cell_px for side in image_size or ()):
+        raise SaccadeError(f"image_size is {image_size}: both sides must be multiples of {cell_px} pixels")
     source = _Examples(data, task)
     canvas = image_size or _canvas(processor, source)
     known = bool(tuned.config.attributes) and source[0].scene is not None
+    source = _Examples(data, task, known)
     length = text_length or processor.config.max_length
-    cell_px = tuned.config.vision.patch_size * tuned.config.shuffle if known else None
-    collate = Collate(processor, task, text_length=length, image_size=canvas, cell_px=cell_px)
+    cells = cell_px if known else None
+    collate = Collate(processor, task, text_length=length, image_size=canvas, cell_px=cells)
     learnt = Ground() if task == "ground" else Answer(task, smoothing)
     objective = Recursive(learnt, (Perceive(),) if known else ())
     parts = settings["accumulate"]
@@ -135,16 +140,22 @@ def fine_tune(
 
 @dataclass(frozen=True)
 class _Examples:
-    """Data of either kind, as examples."""
+    """Data of either kind, as examples. known: each must know its scene."""
 
     data: Sequence[Example | Row]
     task: str
+    known: bool = False
 
     def __len__(self) -> int:
         return len(self.data)
 
     def __getitem__(self, index: int) -> Example:
-        return as_example(self.data[index], self.task)
+        example = as_example(self.data[index], self.task)
+        if self.known and example.scene is None:
+            raise SaccadeError(
+                f"example {index} has no scene, the first has one: give all of them one, or none"
+            )
+        return example
 
 
 def as_example(item: Example | Row, task: str) -> Example:
@@ -160,13 +171,20 @@ def as_example(item: Example | Row, task: str) -> Example:
     return Example(task, item.image, item.scene, item.text, answer, box=box, kind=item.kind)
 
 
-def _check(task: str, data, freeze, memory: str, batch_size: int) -> None:
+def _check(model, task: str, data, freeze: tuple[str, ...], memory: str, batch_size: int) -> None:
+    if not isinstance(model, (str, Path)):
+        kind = type(model).__name__
+        raise SaccadeError(f"model is a {kind}: give a bundled name or a directory, as `save` makes one")
     for what, value, valid in (("task", task, TASKS), ("memory", memory, tuple(MEMORY))):
         if value not in valid:
             raise SaccadeError(f"unknown {what} {value!r}: use one of {', '.join(valid)}")
     unknown = set(freeze) - set(PARTS)
     if unknown:
         raise SaccadeError(f"freeze: unknown part {sorted(unknown)[0]!r}; use of {', '.join(PARTS)}")
+    if not hasattr(data, "__len__") or not hasattr(data, "__getitem__"):
+        raise SaccadeError(
+            f"data is a {type(data).__name__}: give examples with random access, such as a list"
+        )
     if not len(data):
         raise SaccadeError("there are no examples to train on: data is empty")
     parts = MEMORY[memory]["accumulate"]
@@ -174,7 +192,11 @@ def _check(task: str, data, freeze, memory: str, batch_size: int) -> None:
         raise SaccadeError(f"batch_size is {batch_size}; memory {memory!r} needs a multiple of {parts}")
 
 
-def _extended(old: Processor, words: list[str], image_size) -> Processor:
+def _names(given: Iterable[str]) -> tuple[str, ...]:
+    return (given,) if isinstance(given, str) else tuple(given)
+
+
+def _extended(old: Processor, words: tuple[str, ...], image_size) -> Processor:
     """The processor with further words, on one canvas if that is given."""
     record = old.config.to_json()
     if old.config.lexicon:

@@ -58,8 +58,8 @@ def tuned(start, data, tmp_path_factory):
             data,
             out,
             validation=[data[0], data[1]],
-            freeze=("vision", "text"),
-            words=("thingamajig",),
+            freeze=iter(("vision", "text")),
+            words="thingamajig",
             batch_size=4,
             memory="float32",
             train=QUICK,
@@ -140,6 +140,12 @@ def test_rows_of_data_sets_are_examples(data):
     assert as_example(data[0], "statement") is data[0]
 
 
+def test_an_example_without_a_scene_among_others_is_named(start, data):
+    mixed = [data[0], *(replace(data[i], scene=None) for i in range(1, 4))]
+    with pytest.raises(SaccadeError, match="has no scene, the first has one"):
+        fine_tune(start, "statement", mixed, batch_size=4, memory="float32", train=QUICK)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -149,7 +155,10 @@ def test_rows_of_data_sets_are_examples(data):
         ({"data": []}, "no examples"),
         ({"batch_size": 6, "memory": "smallest"}, "multiple of 4"),
         ({"model": "no_such_model"}, "no model or directory"),
+        ({"data": iter([1])}, "data is a list_iterator: give examples with random access"),
+        ({"image_size": (8, 50)}, r"image_size is \(8, 50\): both sides must be multiples of \d+ pixels"),
         ({"halting": 1}, "unknown field"),
+        ({"model": tiny.fresh}, "model is a function: give a bundled name or a directory"),
     ],
 )
 def test_what_cannot_be_done_is_refused(start, data, change, message):

@@ -3,8 +3,6 @@
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
-from rich.progress import track
 
 from saccade.analysis import choose
 from saccade.analysis.collect import sigmoid
@@ -13,6 +11,7 @@ from saccade.analysis.record import Board, Card, Part
 from saccade.data.puzzles import maze, sudoku
 from saccade.errors import SaccadeError
 from saccade.metrics.reasoning import at_step, calibration_error, halting_steps, spearman
+from saccade.progress import track
 from saccade.puzzles import KINDS
 
 RULES = {
@@ -64,26 +63,26 @@ def collect_boards(
     correct = np.stack([solved(puzzles, cells) for cells in found["cells"]])
     confidence = sigmoid(found["q_halt"])
     steps = halting_steps(found["halting"], threshold)
-    right, sure = at_step(correct, steps), at_step(confidence, steps)
+    right, belief = at_step(correct, steps), at_step(confidence, steps)
     hard = difficulty_of(model.kind, puzzles)
+    level = _level(model.kind, puzzles.shape[1])
+    labels = [level(int(value)) for value in hard]
+    order = [level(value) for value in range(int(hard.max()) + 1)].index
+    sure = at_step(found["halting"], steps) > threshold
+    ends = np.where(sure, "sure, and wrong", "out of steps").tolist()
     scores = {
         "accuracy": float(right.mean()),
         "mean_steps": float(steps.mean()),
         "accuracy_all_steps": float(correct[-1].mean()),
         "max_steps": len(correct),
         "spearman_steps_depth": spearman(steps, hard),
-        "calibration_error": calibration_error(sure, right),
+        "calibration_error": calibration_error(belief, right),
     }
 
     def card(row: int) -> Card:
-        what = f"{_level(model.kind, puzzles.shape[1])(int(hard[row]))}"
-        verdict = "solved" if right[row] else "not solved"
-        return Card(f"{model.kind}-{row}", what, "solved", verdict, int(steps[row]), float(sure[row]))
+        verdict, name = "solved" if right[row] else "not solved", f"{model.kind}-{row}"
+        return Card(name, labels[row], "solved", verdict, int(steps[row]), float(belief[row]))
 
-    level = _level(model.kind, puzzles.shape[1])
-    labels = [level(int(value)) for value in hard]
-    ends = ["sure, and wrong" if s < len(correct) else "out of steps" for s in steps]
-    order = [level(value) for value in range(int(hard.max()) + 1)].index
     names = ("givens", "By blank cells") if model.kind == "sudoku" else ("path", "By length of the path")
     return Part(
         task=model.kind,
@@ -95,14 +94,7 @@ def collect_boards(
         confusions=(),
         failures=choose.by_kind(right, ends, card),
         cases=tuple(
-            _board(
-                model.kind,
-                puzzles[row],
-                {k: v[:, row] for k, v in found.items()},
-                card(row),
-                why,
-                bool(right[row]),
-            )
+            _board(model.kind, puzzles[row], {k: v[:, row] for k, v in found.items()}, card(row), why)
             for row, why in choose.corners(right, steps, labels)
         ),
         **common(found["halting"], correct, confidence, hard, level, threshold),
@@ -121,10 +113,8 @@ def _level(kind: str, cells: int):
 def _trace(solver, puzzles: np.ndarray, batch_size: int, progress: bool) -> dict[str, np.ndarray]:
     """`solver.trace` in batches of one shape, the last filled up with its own rows."""
     size, parts = min(batch_size, len(puzzles)), []
-    console = Console(stderr=True)
-    hidden = not (progress and console.is_terminal)
     starts = range(0, len(puzzles), size)
-    for start in track(starts, "analysing", len(starts), console=console, transient=True, disable=hidden):
+    for start in track(starts, len(starts), "analysing", progress):
         some = puzzles[start : start + size]
         found = solver.trace(np.resize(some, (size, some.shape[1])))
         parts.append({name: values[:, : len(some)] for name, values in found.items()})
@@ -137,12 +127,13 @@ def settling(cells: np.ndarray) -> np.ndarray:
     return same.argmax(axis=0) + 1
 
 
-def _board(kind: str, puzzle: np.ndarray, found: dict, card: Card, why: str, correct: bool) -> Board:
+def _board(kind: str, puzzle: np.ndarray, found: dict, card: Card, why: str) -> Board:
     side = round(len(puzzle) ** 0.5)
     cells = found["cells"]
     own = cells[: card.steps]
     truths = sudoku.solutions(puzzle, 1) if kind == "sudoku" else [maze.label(puzzle[None])[0]]
     # A puzzle of a file may have no solution, and a solved maze another path: nothing is wrong there.
+    correct = card.answer == card.truth
     truth = own[-1] if correct or not truths else truths[0]
     square = (side, side)
     return Board(

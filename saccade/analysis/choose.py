@@ -13,16 +13,19 @@ CardOf = Callable[[int], Card]
 
 
 def corners(correct: np.ndarray, steps: np.ndarray, kinds: Sequence[str]) -> list[tuple[int, str]]:
-    """(row, why) of rows that were right or wrong, after few steps or many; of varied kinds."""
+    """(row, why) of rows that were right or wrong, after few steps or many; of varied kinds.
+
+    Late are the slowest, early the quickest of those that took fewer steps. Where all took the same, none is
+    late and more are early.
+    """
     taken: list[tuple[int, str]] = []
-    for right in (True, False):
-        rows = np.flatnonzero(correct == right)
-        early = rows[np.argsort(steps[rows], kind="stable")]
-        late = rows[np.argsort(-steps[rows], kind="stable")]
-        for name, order in (("early", early), ("late", late)):
-            why = f"{'right' if right else 'wrong'}, {name}"
-            free = [int(row) for row in order if row not in {row for row, _ in taken}]
-            taken += [(row, why) for row in _varied(free, kinds, _PER_CORNER)]
+    for word, rows in (("right", np.flatnonzero(correct)), ("wrong", np.flatnonzero(~correct))):
+        quick = rows[np.argsort(steps[rows], kind="stable")].tolist()
+        slow = rows[np.argsort(-steps[rows], kind="stable")].tolist()
+        late = _varied([row for row in slow if steps[row] > steps[quick[0]]], kinds, _PER_CORNER)
+        bound = min((steps[row] for row in late), default=np.inf)
+        early = _varied([row for row in quick if steps[row] < bound], kinds, 2 * _PER_CORNER - len(late))
+        taken += [(row, f"{word}, early") for row in early] + [(row, f"{word}, late") for row in late]
     return taken
 
 

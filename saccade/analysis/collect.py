@@ -11,15 +11,12 @@ from saccade.analysis.numbers import breakdown, buckets, common
 from saccade.analysis.record import Breakdown, Card, Case, Part, Path
 from saccade.data.image import letterbox
 from saccade.data.readers.files import find, json_lines
-from saccade.data.scenes.tasks import Source
-from saccade.errors import SaccadeError
-from saccade.evaluation import RULES
 from saccade.evaluation.answers import judge_answers, rows_of, score_answers
-from saccade.evaluation.batches import Item, Run, nlvr_items, scene_items
+from saccade.evaluation.batches import Item, Run
+from saccade.evaluation.scenes import RULES, nlvr_run, scene_run
 from saccade.metrics.reasoning import at_step, halting_steps
 from saccade.pipeline import crop_attention
 
-TASKS = ("vqa", "statement", "panels", "match", "ground")
 _TOP, _SEEN = 3, 0.005  # answers that a path shows: at most so many, each with more at some step
 _WORDS = buckets((8, 11, 14, 17), " words")
 # The first that a sentence speaks of is its kind; after the phenomena of Suhr et al. 2017, table 2.
@@ -90,16 +87,10 @@ def collect_images(
 
 
 def _plan(pipeline, data, task, num, seed, split, batch_size, threshold, folder, orders, options) -> Run:
-    threshold = float(pipeline.model.config.halt_threshold if threshold is None else threshold)
+    halting = batch_size, threshold, False
     if data == "nlvr":
-        items, count = nlvr_items(folder, num, orders)
-        if not count:
-            raise SaccadeError(f"{folder} holds no picture of the first {orders} orders; give more --orders")
-        return Run(pipeline, "statement", items, count, batch_size, threshold)
-    style = {"style": "nlvr"} if task == "panels" else {}
-    reasoned = "statement" if task == "panels" else task
-    source = Source(reasoned, split=split, seed=seed, **style, **options)
-    return Run(pipeline, reasoned, scene_items(source, num), num, batch_size, threshold)
+        return nlvr_run(pipeline, folder, num, orders, *halting)
+    return scene_run(pipeline, task, num, seed, split, *halting, options)
 
 
 class _Findings:

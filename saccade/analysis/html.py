@@ -9,7 +9,7 @@ from markupsafe import Markup
 from saccade.analysis.charts import charts, overview_chart
 from saccade.analysis.marks import Figure, data_uri, style, to_svg
 from saccade.analysis.record import Board, Part, Report
-from saccade.analysis.sheets import sheet, thumbnail
+from saccade.analysis.sheets import is_wide, sheet, thumbnail
 from saccade.errors import printable
 
 _TEMPLATE = Path(__file__).with_name("page.html.j2")
@@ -23,6 +23,7 @@ def to_html(report: Report) -> str:
         "pct": lambda share: f"{100 * share:.1f}%",
         "uri": lambda image: data_uri(thumbnail(image)),
         "tiles": _tiles,
+        "small": lambda cards: not any(card.image is not None and is_wide(card.image) for card in cards),
         "charts": lambda part: [_shown(figure) for figure in charts(part)],
         "boards": lambda part: any(isinstance(case, Board) for case in part.cases),
         "sheet": lambda case, number: Markup(to_svg(sheet(case, f"example-{number}"))),

@@ -38,11 +38,15 @@ _WIDER = 1.12
 
 
 @dataclass(frozen=True, slots=True)
-class Rect:
+class Area:
     x: float
     y: float
     width: float
     height: float
+
+
+@dataclass(frozen=True, slots=True)
+class Rect(Area):
     fill: str | None
     stroke: str | None = None
     line: float = 1.0
@@ -78,11 +82,7 @@ class Text:
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
-    x: float
-    y: float
-    width: float
-    height: float
+class Picture(Area):
     pixels: np.ndarray  # uint8 (H, W, 3)
 
 
@@ -198,11 +198,14 @@ def _paint(letter: str, role: str | None) -> tuple[str, str]:
     return "", f' {name}="{html.escape(role)}"'
 
 
+def _sides(mark: Area) -> str:
+    return " ".join(f'{name}="{_number(getattr(mark, name))}"' for name in ("x", "y", "width", "height"))
+
+
 def _svg(mark: Mark) -> str:
     n = _number
     if isinstance(mark, Picture):
-        place = f'x="{n(mark.x)}" y="{n(mark.y)}" width="{n(mark.width)}" height="{n(mark.height)}"'
-        return f'<image {place} preserveAspectRatio="none" href="{data_uri(mark.pixels)}"/>'
+        return f'<image {_sides(mark)} preserveAspectRatio="none" href="{data_uri(mark.pixels)}"/>'
     if isinstance(mark, Text):
         name, color = _paint("f", mark.fill)
         anchor = "" if mark.anchor == "start" else f' text-anchor="{mark.anchor}"'
@@ -221,11 +224,11 @@ def _svg(mark: Mark) -> str:
             f' stroke-linejoin="round"{dashes}/>'
         )
     fill, edge = _paint("f", mark.fill), _paint("s", mark.stroke)
-    place = f'x="{n(mark.x)}" y="{n(mark.y)}" width="{n(mark.width)}" height="{n(mark.height)}"'
     extra = f' rx="{n(mark.radius)}"' if mark.radius else ""
     extra += f' stroke-width="{n(mark.line)}"' if mark.stroke else ""
     extra += f' fill-opacity="{n(mark.opacity)}"' if mark.opacity < 1 else ""
-    return f'<rect class="{" ".join(filter(None, (fill[0], edge[0])))}"{fill[1]}{edge[1]} {place}{extra}/>'
+    names = " ".join(filter(None, (fill[0], edge[0])))
+    return f'<rect class="{names}"{fill[1]}{edge[1]} {_sides(mark)}{extra}/>'
 
 
 def _color(role: str | None, opacity: float = 1.0) -> tuple[int, int, int, int] | None:

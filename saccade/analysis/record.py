@@ -64,20 +64,28 @@ class Card:
 
 
 @dataclass(frozen=True, slots=True)
-class Case:
-    """One example, step by step.
+class Shown:
+    """What is shown step by step.
 
     why: it was chosen, "right, early" and so on.
     halting: float (K,), the model's belief that it is done, 0 to 1.
-    paths: answers (or measures) over all K steps.  answers: that of each step up to halting.
-    attention: float (k, h, w) over the image, each sums to 1, k = card.steps.
-    boxes: float (k, 4) and true_box (4,), task `ground`: xyxy in [0, 1] of the image.
     """
 
     card: Card
     why: str
     correct: bool
     halting: np.ndarray
+
+
+@dataclass(frozen=True, slots=True)
+class Case(Shown):
+    """A question, a statement, a phrase.
+
+    paths: answers (or measures) over all K steps.  answers: that of each step up to halting.
+    attention: float (k, h, w) over the image, each sums to 1, k = card.steps.
+    boxes: float (k, 4) and true_box (4,), task `ground`: xyxy in [0, 1] of the image.
+    """
+
     paths: tuple[Path, ...]
     answers: tuple[str, ...]
     attention: np.ndarray
@@ -86,23 +94,19 @@ class Case:
 
 
 @dataclass(frozen=True, slots=True)
-class Board:
-    """One puzzle, cell by cell.
+class Board(Shown):
+    """A puzzle, cell by cell.
 
     given, answer, truth: int (side, side).
     settled: int (side, side), the first step from which a cell kept the answer it had at halting.
-    halting: as in Case.  changed: int (K - 1,), cells whose answer differs from the step before.
+    changed: int (K - 1,), cells whose answer differs from the step before.
     """
 
-    card: Card
-    why: str
-    correct: bool
     kind: str
     given: np.ndarray
     answer: np.ndarray
     truth: np.ndarray
     settled: np.ndarray
-    halting: np.ndarray
     changed: np.ndarray
 
 

@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ DATA = ("scenes", "nlvr", "sudoku", "maze")
 FORMATS = ("html", "json", "svg", "png")
 NUM, NUM_PUZZLES = 500, 24
 TASKS = ("vqa", "statement", "panels", "match", "ground")
+_LEARNED = {"panels": "statement"}  # a part -> what the model must have learned, where it has another name
+_UNSAID = ("vqa", "panels", "match", "ground")
 
 
 def analyse(
@@ -43,7 +46,8 @@ def analyse(
     Args:
         model: from `saccade.load`: a Pipeline, or a PuzzleModel.
         data: "scenes" or "nlvr", "sudoku" or "maze"; None = what the model is for.
-        tasks: of TASKS, one part of the report each; None = "vqa", for nlvr "statement". Puzzles have none.
+        tasks: of TASKS, one part of the report each; None = the first of vqa, panels, match, ground that the
+            model has learned, for nlvr "statement". Puzzles have none.
         num: examples of each task; None = 500, for nlvr and a `file` all, for made puzzles 24.
         seed, split, **options: of the scene source (see `evaluate`); `seed` also of made puzzles.
         batch_size: rows that reason at once; None = 50, puzzles 8.
@@ -55,6 +59,8 @@ def analyse(
     Raises: SaccadeError: a model without reasoning steps, an unknown name, no data.
     """
     puzzles = _is_puzzle_model(model)
+    if threshold is not None and math.isnan(threshold):
+        raise SaccadeError("threshold is nan: give a halting logit, such as 0")
     kind = model.kind if puzzles else "scenes"
     data = data or kind
     tasks = _check(model, data, kind, tasks, num, batch_size, folder, file, orders)
@@ -146,6 +152,10 @@ def _is_puzzle_model(model) -> bool:
     return False
 
 
+def _first_learned(learned) -> str:
+    return next((task for task in _UNSAID if _LEARNED.get(task, task) in learned), _UNSAID[0])
+
+
 def _check(model, data, kind, tasks, num, batch_size, folder, file, orders) -> tuple[str, ...]:
     """The tasks. Raises: SaccadeError."""
     if data not in DATA:
@@ -156,23 +166,25 @@ def _check(model, data, kind, tasks, num, batch_size, folder, file, orders) -> t
     for what, value in (("num", num), ("batch_size", batch_size)):
         if value is not None and value < 1:
             raise SaccadeError(f"{what} is {value}: use 1 or more")
+    if data != "nlvr" and (folder is not None or orders != 1):
+        what = f"folder {folder}" if folder is not None else f"orders {orders}"
+        raise SaccadeError(f"{what} is of nlvr, the data is {data}; leave it out, or use data nlvr")
     if kind != "scenes":
         if tasks:
             raise SaccadeError(f"task {tasks[0]!r}: a model of {kind} has one task; leave it out")
         return ()
     if file is not None:
         raise SaccadeError(f"{file} is given as a file of puzzles, the data is {data}; leave file out")
-    tasks = tuple(tasks or (("statement",) if data == "nlvr" else ("vqa",)))
+    tasks = tuple(tasks or (("statement",) if data == "nlvr" else (_first_learned(model.model.tasks),)))
     for task in tasks:
         if task not in TASKS:
             raise SaccadeError(
                 f"task {task!r} cannot be analysed step by step: use one of {', '.join(TASKS)}"
             )
-        learned = "statement" if task == "panels" else task
-        if learned not in model.model.tasks:
+        if _LEARNED.get(task, task) not in model.model.tasks:
             raise SaccadeError(
                 f"this checkpoint has not learned {task!r}, only {', '.join(model.model.tasks)}; "
-                "use another model"
+                "use one of these, or another model"
             )
     if data == "nlvr" and tasks != ("statement",):
         raise SaccadeError(f"task {tasks[0]!r}: nlvr has statements only; use task statement")

@@ -25,7 +25,7 @@ def case_sheet(case: Case, name: str, heading: bool = False) -> Figure:
     top = _heading(figure, card) if heading else 0
     image = thumbnail(card.image)
     height, width = image.shape[:2]
-    columns = 2 if width > 2 * height else 3
+    columns = 1 if is_wide(image) else 3
     wide = (WIDTH - _GAP * (columns - 1)) / columns
     high = wide * height / width
     tiles = [(image, "image", "")]
@@ -209,6 +209,11 @@ def _changes(board: Board) -> Figure:
     shares = [min(1.0, float(value) / open_cells) for value in board.changed]
     series = [("cells that changed", list(enumerate(shares, 2)))]
     return progress_chart(board.halting, board.card.steps, series)
+
+
+def is_wide(image: np.ndarray) -> bool:
+    """Whether a picture needs the whole width of a phone, as NLVR's three boxes do."""
+    return image.shape[1] > 2 * image.shape[0]
 
 
 def thumbnail(image: np.ndarray) -> np.ndarray:

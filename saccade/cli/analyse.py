@@ -17,7 +17,9 @@ def analyse(
         None, "--data", help="scenes, nlvr, sudoku or maze; default: what the model is for."
     ),
     task: list[str] | None = typer.Option(
-        None, "--task", help="vqa, statement, panels, match or ground; give it again for more than one."
+        None,
+        "--task",
+        help="vqa, statement, panels, match or ground, several times; default: the first one learned.",
     ),
     num: int | None = typer.Option(
         None, "--num", min=1, help="Examples; default: 500, of nlvr and of a file all, of made puzzles 24."

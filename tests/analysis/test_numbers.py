@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from saccade.analysis import choose
 from saccade.analysis.boards import settling
@@ -101,6 +103,26 @@ def test_corners_hold_no_row_twice_and_vary_in_kind():
     assert [row for row, why in found if why == "right, early"] == [0, 3, 4]
     assert [row for row, why in found if why == "right, late"] == [8, 7, 6]
     assert {row for row, why in found if why.startswith("wrong")} == {10, 11}
+
+
+def test_nothing_is_late_where_all_took_the_same():
+    found = choose.corners(np.ones(9, bool), np.ones(9, int), "abcdefghi")
+    assert found == [(row, "right, early") for row in range(6)]
+    steps = np.array([1, 8, 8, 8, 8])
+    found = choose.corners(np.zeros(5, bool), steps, "abcde")
+    assert found == [(0, "wrong, early"), *((row, "wrong, late") for row in (1, 2, 3))]
+
+
+@given(st.lists(st.tuples(st.booleans(), st.integers(1, 8), st.sampled_from("abc")), min_size=1, max_size=40))
+def test_corners_say_the_truth(rows):
+    correct, steps = np.array([row[0] for row in rows]), np.array([row[1] for row in rows])
+    found = choose.corners(correct, steps, [row[2] for row in rows])
+    assert len({row for row, _ in found}) == len(found)
+    for word, right in (("right", True), ("wrong", False)):
+        early, late = ([steps[row] for row, why in found if why == f"{word}, {w}"] for w in ("early", "late"))
+        assert len(early) + len(late) <= 6
+        assert bool(early) == bool((correct == right).any())
+        assert not late or max(early) < min(late)
 
 
 def test_mistakes_are_grouped():

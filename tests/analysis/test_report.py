@@ -15,6 +15,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from saccade.analysis import analyse, figures, write
+from saccade.analysis.boards import collect_boards
 from saccade.analysis.html import to_html
 from saccade.analysis.marks import ROLES, framed, to_image, to_svg
 from saccade.analysis.record import Board
@@ -251,6 +252,26 @@ def test_boards(kind, tmp_path, monkeypatch):
     assert json.loads((tmp_path / "b.json").read_text())["parts"][0]["task"] == kind
 
 
+def test_sure_at_the_last_step_is_sure():
+    puzzles, answers = map(
+        np.stack, zip(*(sudoku.generate(np.random.default_rng(1), 2, 6) for _ in range(3)), strict=True)
+    )
+    model = scripted_puzzles("sudoku", puzzles, answers, (0, 1))
+    trace = model.solver.trace
+
+    def overconfident(some):
+        found = trace(some)
+        found["halting"][-1, 1] = found["q_halt"][-1, 1] = 2.0  # row 1, still wrong
+        return found
+
+    model.solver.trace = overconfident
+    part = collect_boards(model, puzzles, None, 3, progress=False)
+    assert [(f.title, f.wrong, f.num) for f in part.failures] == [
+        ("out of steps", 1, 1),
+        ("sure, and wrong", 1, 2),
+    ]
+
+
 @pytest.fixture(scope="module")
 def four(tmp_path_factory):
     """A small model of 4 x 4 Sudokus, its weights random."""
@@ -309,6 +330,7 @@ def test_puzzle_refusals(four, tmp_path):
     _, folder = four
     assert "a model of sudoku, not of maze" in refused([str(folder), "--data", "maze"])
     assert "has one task" in refused([str(folder), "--task", "vqa"])
+    assert "folder x is of nlvr" in refused([str(folder), "--folder", "x"])
     (tmp_path / "none.txt").write_text("\n")
     assert "holds no puzzle" in refused([str(folder), "--file", str(tmp_path / "none.txt")])
     (tmp_path / "nine.txt").write_text("." * 81)
@@ -329,6 +351,9 @@ def test_puzzle_refusals(four, tmp_path):
         ({"data": "nlvr", "tasks": ("vqa",), "folder": "."}, "statements only"),
         ({"data": "nlvr", "folder": ".", "orders": 7}, "orders is 7"),
         ({"file": "p.txt"}, "leave file out"),
+        ({"folder": "nlvr"}, "folder nlvr is of nlvr, the data is scenes"),
+        ({"orders": 2}, "orders 2 is of nlvr"),
+        ({"threshold": float("nan")}, "threshold is nan"),
         ({"split": "dev"}, "unknown split 'dev'"),
     ],
 )
@@ -345,6 +370,8 @@ def test_a_model_without_steps_and_one_that_has_not_learned(scripted):
     pipeline.model.tasks = ("vqa",)
     with pytest.raises(SaccadeError, match="has not learned 'ground', only vqa"):
         look(pipeline, tasks=("ground",))
+    pipeline.model.tasks = ("statement",)
+    assert [part.task for part in look(pipeline, num=3).parts] == ["panels"]
 
 
 def nlvr(folder, votes=True, images=True):
