@@ -57,7 +57,7 @@ def pipeline(reasoner):
     model = SimpleNamespace(
         config=SimpleNamespace(halt_max_steps=STEPS, halt_threshold=0.0),
         dtype_policy=SimpleNamespace(name="float32"),
-        tasks=("vqa", "statement", "match", "ground", "caption"),
+        tasks=("vqa", "statement", "match", "ground", "caption", "rationale", "retrieve"),
     )
     return SimpleNamespace(reasoner=reasoner, processor=words(), model=model)
 

@@ -15,6 +15,7 @@ from saccade.cli import app
 from saccade.data.puzzles import sudoku
 from saccade.data.scenes import Source
 from saccade.data.scenes.panels import PanelStatements
+from saccade.errors import SaccadeError
 from saccade.pipeline import BUNDLED
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -93,6 +94,11 @@ def test_statements_in_the_writers_words_are_judged(nlvr):
     assert np.mean(right) >= 0.93
     tower = next(e for e in examples if e.kind == "tower")
     assert nlvr.ask(tower.image, "theer is a box with atleast 1 block").text == "true"
+
+
+def test_a_task_never_learned_is_not_scored(nlvr):
+    with pytest.raises(SaccadeError, match="has not learned 'vqa', only statement"):
+        saccade.evaluate(nlvr, num=4, progress=False)
 
 
 def test_scores_of_the_nlvr_card_hold(nlvr, shared):

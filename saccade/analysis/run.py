@@ -14,13 +14,13 @@ from saccade.analysis.record import Report
 from saccade.analysis.sheets import sheet
 from saccade.errors import SaccadeError
 from saccade.evaluation import environment
+from saccade.evaluation.run import LEARNED, check_learned
 from saccade.files import write_bytes, write_text
 
 DATA = ("scenes", "nlvr", "sudoku", "maze")
 FORMATS = ("html", "json", "svg", "png")
 NUM, NUM_PUZZLES = 500, 24
 TASKS = ("vqa", "statement", "panels", "match", "ground")
-_LEARNED = {"panels": "statement"}  # a part -> what the model must have learned, where it has another name
 _UNSAID = ("vqa", "panels", "match", "ground")
 
 
@@ -153,7 +153,7 @@ def _is_puzzle_model(model) -> bool:
 
 
 def _first_learned(learned) -> str:
-    return next((task for task in _UNSAID if _LEARNED.get(task, task) in learned), _UNSAID[0])
+    return next((task for task in _UNSAID if LEARNED.get(task, task) in learned), _UNSAID[0])
 
 
 def _check(model, data, kind, tasks, num, batch_size, folder, file, orders) -> tuple[str, ...]:
@@ -181,11 +181,7 @@ def _check(model, data, kind, tasks, num, batch_size, folder, file, orders) -> t
             raise SaccadeError(
                 f"task {task!r} cannot be analysed step by step: use one of {', '.join(TASKS)}"
             )
-        if _LEARNED.get(task, task) not in model.model.tasks:
-            raise SaccadeError(
-                f"this checkpoint has not learned {task!r}, only {', '.join(model.model.tasks)}; "
-                "use one of these, or another model"
-            )
+        check_learned(model, task)
     if data == "nlvr" and tasks != ("statement",):
         raise SaccadeError(f"task {tasks[0]!r}: nlvr has statements only; use task statement")
     if data == "nlvr" and folder is None:

@@ -31,6 +31,7 @@ from saccade.metrics.reasoning import halting_row
 from saccade.progress import track
 
 DATA = ("scenes", *READERS)
+LEARNED = {"panels": "statement"}  # a task -> what the model must have learned, where it has another name
 _CHOICES = tuple(step / 4 for step in range(-24, 49))
 _UNTOLD = ("max_steps", "weights", "num", "batch_size")  # of settings: not repeated in scores
 
@@ -96,7 +97,9 @@ def evaluate(
         if data == "scenes":
             _only_published(data, folder=folder)
             task, split = task or "vqa", split or "test"
-            if not hasattr(pipeline, "reasoner"):
+            if hasattr(pipeline, "reasoner"):
+                check_learned(pipeline, task)
+            else:
                 _check_other(pipeline, task, threshold)
             run = scenes.scene_run(pipeline, task, num, seed, split, *halting, options)
             settings |= {"task": task, "split": split, "seed": seed, **options}
@@ -215,6 +218,16 @@ def fingerprint(pipeline) -> str:
         value = np.ascontiguousarray(keras.ops.convert_to_numpy(variable.value))
         digest.update(value.view(np.uint8) if value.ndim else value.tobytes())
     return digest.hexdigest()
+
+
+def check_learned(pipeline, task: str) -> None:
+    """Raises: SaccadeError: the checkpoint has a head for the task, which was never trained."""
+    learned = pipeline.model.tasks
+    if LEARNED.get(task, task) not in learned:
+        raise SaccadeError(
+            f"this checkpoint has not learned {task!r}, only {', '.join(learned)}; "
+            "use one of these, or another model"
+        )
 
 
 def _check(data, task, num, batch_size, rerank, orders, options):

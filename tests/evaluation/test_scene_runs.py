@@ -41,6 +41,7 @@ def pipeline():
     model = SimpleNamespace(
         config=SimpleNamespace(halt_max_steps=STEPS, halt_threshold=0.0),
         dtype_policy=SimpleNamespace(name="float32"),
+        tasks=("vqa", "statement", "ground", "retrieve"),
     )
     return SimpleNamespace(reasoner=Reasoner(), processor=words, model=model)
 
