@@ -45,7 +45,15 @@ def test_case_does_not_matter(tokenizer):
     assert tokenizer.encode("The BALL") == tokenizer.encode("the ball")
 
 
-@given(st.text(alphabet=st.characters(codec="utf-8", categories=["L", "N", "P", "Zs"]), max_size=40))
+def _known_to_all(character: str) -> bool:
+    # Python and the tokenizer each have a Unicode table of their own; newer characters may be in one alone.
+    return unicodedata.ucd_3_2_0.category(character) != "Cn"
+
+
+CHARACTERS = st.characters(codec="utf-8", categories=["L", "N", "P", "Zs"]).filter(_known_to_all)
+
+
+@given(st.text(alphabet=CHARACTERS, max_size=40))
 def test_any_text_round_trips(text):
     tokenizer = _bytes_only()
     assert tokenizer.decode(tokenizer.encode(text)) == _lower(unicodedata.normalize("NFKC", text))
