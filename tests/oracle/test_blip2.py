@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from random_weights import randomize
 from reference import to_numpy
 
 from saccade import backend
@@ -35,7 +36,7 @@ def torch():
     return pytest.importorskip("torch")
 
 
-def saved(torch, kind: str, folder, image_token_index):
+def saved(kind: str, folder, image_token_index):
     """A random model of transformers, and its directory."""
     import transformers
 
@@ -49,11 +50,7 @@ def saved(torch, kind: str, folder, image_token_index):
         image_token_index=image_token_index,
     )
     model = getattr(transformers, kind)(config).eval()
-    generator = torch.Generator().manual_seed(0)
-    for name, parameter in model.named_parameters():
-        spread = parameter[0].numel() ** -0.5 if parameter.ndim == 2 else 0.5
-        scale = parameter.ndim == 1 and "norm" in name.lower() and name.endswith("weight")
-        parameter.data = torch.randn(parameter.shape, generator=generator) * spread + float(scale)
+    randomize(model)
     model.save_pretrained(folder)
     return model
 
@@ -70,7 +67,7 @@ def pixels(torch):
 @pytest.fixture(scope="module")
 def generation(torch, tmp_path_factory):
     folder = tmp_path_factory.mktemp("blip2") / "g"
-    return saved(torch, "Blip2ForConditionalGeneration", folder, IMAGE), read_model(folder)
+    return saved("Blip2ForConditionalGeneration", folder, IMAGE), read_model(folder)
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +120,7 @@ def test_writing_equals_transformers(torch, generation, prompt, beams):
 
 
 def test_matching_and_contrast_equal_transformers(torch, tmp_path):
-    theirs = saved(torch, "Blip2ForImageTextRetrieval", tmp_path / "r", None)
+    theirs = saved("Blip2ForImageTextRetrieval", tmp_path / "r", None)
     ours = read_model(tmp_path / "r")
     rng = np.random.default_rng(3)
     tokens = rng.integers(1, TEXT_V, size=(B, T)).astype(np.int32)

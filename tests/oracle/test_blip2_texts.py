@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from PIL import Image
+from random_weights import randomize
 
 import saccade
 from saccade.data.interleaved import few_shot
@@ -53,7 +54,6 @@ def words(transformers, bert: bool):
 
 def saved(transformers, kind: str, folder):
     """(their model, their processor) of a directory that they wrote, every parameter random."""
-    import torch
     from test_blip2 import OPT, QFORMER, VISION
 
     retrieval = kind == "Blip2ForImageTextRetrieval"
@@ -76,11 +76,7 @@ def saved(transformers, kind: str, folder):
         image_token_index=None if retrieval else tokenizer.convert_tokens_to_ids("<image>"),
     )
     model = getattr(transformers, kind)(config).eval()
-    generator = torch.Generator().manual_seed(0)
-    for name, parameter in model.named_parameters():
-        spread = parameter[0].numel() ** -0.5 if parameter.ndim == 2 else 0.5
-        scale = parameter.ndim == 1 and "norm" in name.lower() and name.endswith("weight")
-        parameter.data = torch.randn(parameter.shape, generator=generator) * spread + float(scale)
+    randomize(model)
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
     return model, processor
