@@ -25,7 +25,7 @@ from saccade.metrics.retrieval import top_candidates
 from saccade.model import read_config
 from saccade.models.blip2 import BLIP2
 from saccade.models.flamingo import Flamingo
-from saccade.pipeline import Result
+from saccade.pipeline import Result, check_learned
 
 MODELS = {"Flamingo": Flamingo, "BLIP2": BLIP2}
 
@@ -75,7 +75,7 @@ class FewShot:
         Raises: SaccadeError: no prompt; a model without a decoder, such as a BLIP-2 of stage one; see also
             InterleavedProcessor.
         """
-        self._learned("chat")
+        check_learned(self.model, "chat")
         chosen = GenerationConfig(**{"max_new_tokens": 8, "eos_token_id": self.processor.end_id, **settings})
         batch = self.processor(prompts)
         known = {name: batch[name] for name in ("tokens", "padding_mask")}
@@ -90,7 +90,7 @@ class FewShot:
 
     def match(self, image, text: str) -> PairMatch:
         """How well a text describes an image. Raises: SaccadeError: no BLIP-2 of stage one; a long text."""
-        self._learned("match")
+        check_learned(self.model, "match")
         found = self._compare(self._pairs([image], [check_text(text)]))
         return PairMatch(*(float(np.asarray(value)[0]) for value in found))
 
@@ -101,7 +101,7 @@ class FewShot:
 
         Raises: SaccadeError: no BLIP-2 of stage one; a long text; no image or no text; k below 1.
         """
-        self._learned("retrieve")
+        check_learned(self.model, "retrieve")
         if k < 1 or not len(images) or not len(texts):
             raise SaccadeError(
                 f"{len(images)} images, {len(texts)} texts and k {k}; each must be 1 or more to rank"
@@ -122,20 +122,18 @@ class FewShot:
         return self.processor.pairs(images, texts, self.model.config.qformer.max_length)
 
     def _embedded(self, batch):
+        return self._vectors(self.model.see(batch["images"]), batch)
+
+    def _vectors(self, vision, batch):
         texts = self.model.text_vectors(batch["tokens"], batch["padding_mask"])
-        return self.model.image_vectors(self.model.see(batch["images"])), texts
+        return self.model.image_vectors(vision), texts
 
     def _compared(self, batch):
         """Probability of ITM and cosine of ITC of each pair: float32 (B,) both."""
         vision = self.model.see(batch["images"])
         logits = self.model.match(vision, batch["tokens"], batch["padding_mask"])
-        images, texts = self._embedded(batch)
+        images, texts = self._vectors(vision, batch)
         return ops.softmax(logits)[:, 1], ops.diagonal(self.model.similarity(images, texts))
-
-    def _learned(self, task: str) -> None:
-        if task not in self.model.tasks:
-            known = ", ".join(self.model.tasks)
-            raise SaccadeError(f"this checkpoint has not learned {task!r}, only {known}; use another model")
 
     def accuracy(self, rows: Sequence, number: int, batch_size: int = 64, **settings) -> float:
         """Share of the first `number` rows whose last answer is written exactly, greedily."""

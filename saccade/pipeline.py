@@ -91,6 +91,13 @@ class Match(Result):
     steps: int
 
 
+def check_learned(model, task: str) -> None:
+    """Raises: SaccadeError: the checkpoint was never trained for the task, whatever heads it has."""
+    if task not in model.tasks:
+        known = ", ".join(model.tasks)
+        raise SaccadeError(f"this checkpoint has not learned {task!r}, only {known}; use another model")
+
+
 class Pipeline:
     """What `saccade.load` returns. Images are paths, bytes, Pillow images or arrays.
 
@@ -174,9 +181,7 @@ class Pipeline:
         return Answer(text, float(probabilities[best]), steps, task)
 
     def _learned(self, task: str) -> str:
-        if task not in self.model.tasks:
-            known = ", ".join(self.model.tasks)
-            raise SaccadeError(f"this checkpoint has not learned {task!r}, only {known}; use another --model")
+        check_learned(self.model, task)
         return task
 
     def _steps(self, max_steps):

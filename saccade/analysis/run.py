@@ -14,8 +14,9 @@ from saccade.analysis.record import Report
 from saccade.analysis.sheets import sheet
 from saccade.errors import SaccadeError
 from saccade.evaluation import environment
-from saccade.evaluation.run import LEARNED, check_learned
+from saccade.evaluation.run import LEARNED
 from saccade.files import write_bytes, write_text
+from saccade.pipeline import check_learned
 
 DATA = ("scenes", "nlvr", "sudoku", "maze")
 FORMATS = ("html", "json", "svg", "png")
@@ -181,7 +182,7 @@ def _check(model, data, kind, tasks, num, batch_size, folder, file, orders) -> t
             raise SaccadeError(
                 f"task {task!r} cannot be analysed step by step: use one of {', '.join(TASKS)}"
             )
-        check_learned(model, task)
+        check_learned(model.model, LEARNED.get(task, task))
     if data == "nlvr" and tasks != ("statement",):
         raise SaccadeError(f"task {tasks[0]!r}: nlvr has statements only; use task statement")
     if data == "nlvr" and folder is None:

@@ -24,6 +24,7 @@ from saccade.data.image import choose_size
 from saccade.data.processor import stack
 from saccade.data.readers import Row
 from saccade.errors import SaccadeError
+from saccade.pipeline import check_learned
 
 
 class Answerer(Protocol):
@@ -65,9 +66,7 @@ class SteppingAnswerer:
         return self._run("ground", rows, texts)
 
     def _run(self, task: str, rows, texts) -> list[dict]:
-        if task not in self.model.tasks:
-            known = ", ".join(self.model.tasks)
-            raise SaccadeError(f"this checkpoint has not learned {task!r}, only {known}; use another model")
+        check_learned(self.model, task)
         found: list[dict] = [{} for _ in rows]
         for canvas, group in self._canvases(rows, texts, found).items():
             # Filled up to the size of the batch: one program a canvas and length of text.

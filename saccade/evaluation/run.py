@@ -28,6 +28,7 @@ from saccade.evaluation.record import (
 from saccade.evaluation.rules import rule_of
 from saccade.evaluation.scenes import RULES, TASKS
 from saccade.metrics.reasoning import halting_row
+from saccade.pipeline import check_learned
 from saccade.progress import track
 
 DATA = ("scenes", *READERS)
@@ -98,7 +99,7 @@ def evaluate(
             _only_published(data, folder=folder)
             task, split = task or "vqa", split or "test"
             if hasattr(pipeline, "reasoner"):
-                check_learned(pipeline, task)
+                check_learned(pipeline.model, LEARNED.get(task, task))
             else:
                 _check_other(pipeline, task, threshold)
             run = scenes.scene_run(pipeline, task, num, seed, split, *halting, options)
@@ -218,16 +219,6 @@ def fingerprint(pipeline) -> str:
         value = np.ascontiguousarray(keras.ops.convert_to_numpy(variable.value))
         digest.update(value.view(np.uint8) if value.ndim else value.tobytes())
     return digest.hexdigest()
-
-
-def check_learned(pipeline, task: str) -> None:
-    """Raises: SaccadeError: the checkpoint has a head for the task, which was never trained."""
-    learned = pipeline.model.tasks
-    if LEARNED.get(task, task) not in learned:
-        raise SaccadeError(
-            f"this checkpoint has not learned {task!r}, only {', '.join(learned)}; "
-            "use one of these, or another model"
-        )
 
 
 def _check(data, task, num, batch_size, rerank, orders, options):
