@@ -85,7 +85,7 @@ class RecurrentWriter(keras.layers.Layer):
         _, made = ops.scan(turn, state, ops.swapaxes(words, 0, 1))
         states, *made = [ops.swapaxes(tensor, 0, 1) for tensor in made]
         scores = ops.expand_dims(made[0], 1) if len(made) > 1 else None
-        return self.unembed(words, states[:, :, 0], *made[1:]), states, scores
+        return self.unembed(words, states[:, :, 0], seen, *made[1:]), states, scores
 
     def prefill(self, memory, memory_mask, room: int):
         """Read BOS over `memory`; see `saccade.generate` for what prefill and step are.
@@ -115,38 +115,54 @@ class RecurrentWriter(keras.layers.Layer):
         memories = [put(memory, states, position)]
         return logits, {**cache, "position": position + tokens.shape[1], "memories": memories}
 
-    def _advance(self, inputs, state):
-        """The LSTM: inputs float32 (B, I), state (B, 2, D) -> the next state."""
-        gates = self.gates(ops.concatenate([inputs, state[:, 0]], axis=-1))
+    def _advance(self, inputs, state, more=0.0):
+        """The LSTM: inputs float32 (B, I), state (B, 2, D) -> the next state; `more` is added to its gates."""
+        gates = self.gates(ops.concatenate([inputs, state[:, 0]], axis=-1)) + more
         write, forget, content, show = ops.split(gates, 4, axis=-1)
         carried = ops.sigmoid(forget) * state[:, 1] + ops.sigmoid(write) * ops.tanh(content)
         return ops.stack([ops.sigmoid(show) * ops.tanh(carried), carried], axis=1)
 
 
 class LSTMWriter(RecurrentWriter):
-    """The image as the first word of an LSTM, and never again unless asked.
+    """An LSTM that is shown one vector v of the image before the first word, and never again unless asked.
 
-    Its vector is pooled from the N cells that are kept: W sum_i gelu(V a_i + b) / sqrt(N), with `cell_dim`
-    numbers of each cell, many, so that some say "a red cube, on the left" and their sum says what there is.
+    Every cell a_i gives `cell_dim` numbers, f_i = gelu(V a_i + b), and v = gelu(U norm(f) + c) where f is their
+    sum over sqrt(N), which says what there is, or, `flat`, all of them side by side, as under the fully
+    connected layers of VGG, which also says where.
 
     Args:
-        cell_dim: above.  each_word: add the image's vector to every word that is read too.
+        cell_dim: numbers of each cell.  image_dim: of v.  cells: N, asked for by `flat` alone.
+        flat: above.
+        each_word: the LSTM reads v with every word too.
+        gated: the word is chosen by W_o [h, (A [h, Ey]) * (B v)]: the state asks, the image's vector answers.
         Others, call and returns: RecurrentWriter; the scores are None.
     Source: Show and Tell, section 3, arXiv:1411.4555, where `each_word` overfits a small data set.
     """
 
-    def __init__(self, *args, cell_dim: int, each_word: bool = False, **kwargs):
+    def __init__(self, *args, cell_dim, image_dim, cells=0, flat=False, each_word=False, gated=False, **kwargs):
         super().__init__(*args, **kwargs)
-        self.cell_dim, self.each_word = cell_dim, each_word
+        self.cell_dim, self.image_dim, self.cells = cell_dim, image_dim, cells
+        self.flat, self.each_word, self.gated = flat, each_word, gated
         self.features = keras.layers.Dense(cell_dim, activation="gelu", name="features")
-        self.image = keras.layers.Dense(self.word_dim, name="image")
+        self.norm = keras.layers.LayerNormalization(epsilon=1e-6, name="norm")
+        self.image = keras.layers.Dense(image_dim, activation="gelu", name="image")
+        self.image_gates = keras.layers.Dense(4 * self.dim, use_bias=False, name="image_gates")
+        if gated:
+            self.ask = keras.layers.Dense(image_dim, name="ask")
+            self.tell = keras.layers.Dense(image_dim, name="tell")
 
     def build(self, input_shape=None):
         super().build()
+        width = self.cell_dim * (self.cells if self.flat else 1)
         self.features.build((None, None, self.memory_dim))
-        self.image.build((None, self.cell_dim))
+        self.norm.build((None, width))
+        self.image.build((None, width))
+        self.image_gates.build((None, self.image_dim))
         self.gates.build((None, self.word_dim + self.dim))
-        self.output_projection.build((None, None, self.dim))
+        if self.gated:
+            self.ask.build((None, None, self.dim + self.word_dim))
+            self.tell.build((None, self.image_dim))
+        self.output_projection.build((None, None, self.dim + (self.image_dim if self.gated else 0)))
 
     def prepare(self, memory, memory_mask):
         cells = self.features(ops.cast(memory, "float32"))
@@ -154,15 +170,27 @@ class LSTMWriter(RecurrentWriter):
         if memory_mask is not None:
             cells = ops.where(ops.expand_dims(memory_mask, -1), cells, 0.0)
             number = ops.maximum(ops.sum(ops.cast(memory_mask, "float32"), axis=1, keepdims=True), 1.0)
-        return self.image(ops.sum(cells, axis=1) / number**0.5)
+        if self.flat:
+            pooled = ops.reshape(cells, (cells.shape[0], -1))
+        else:
+            pooled = ops.sum(cells, axis=1) / number**0.5
+        seen = self.image(self.norm(pooled))
+        told = {"told": self.tell(seen)} if self.gated else {}
+        return {"gates": self.image_gates(seen), **told}
 
     def start(self, seen):
-        return self._advance(seen, ops.zeros((seen.shape[0], 2, self.dim), "float32"))
+        rows = seen["gates"].shape[0]
+        words, state = ops.zeros((rows, self.word_dim)), ops.zeros((rows, 2, self.dim))
+        return self._advance(words, state, seen["gates"])
 
     def turn(self, word, state, seen):
-        return (self._advance(word + seen if self.each_word else word, state),)
+        return (self._advance(word, state, seen["gates"] if self.each_word else 0.0),)
 
-    def unembed(self, words, hidden):
+    def unembed(self, words, hidden, seen):
+        if self.gated:
+            asked = self.ask(ops.concatenate([hidden, words], axis=-1))
+            answered = asked * ops.expand_dims(seen["told"], 1)
+            hidden = ops.concatenate([hidden, answered], axis=-1)
         return self.output_projection(hidden)
 
 
@@ -220,5 +248,5 @@ class AttendingWriter(RecurrentWriter):
         context = ops.einsum("bn,bnc->bc", weights, seen["cells"]) * self.gate(state[:, 0])
         return self._advance(ops.concatenate([word, context], axis=-1), state), weights, context
 
-    def unembed(self, words, hidden, context):
+    def unembed(self, words, hidden, seen, context):
         return self.output_projection(words + self.from_hidden(hidden) + self.from_context(context))

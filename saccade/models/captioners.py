@@ -25,8 +25,7 @@ class CaptionerConfig:
     image_size: (height, width) in pixels; multiples of patch_size.
     backbone: a name in `keras.applications` that replaces stem and blocks, "" = none. It starts at random and
         is frozen or not by the run's `parts`; load weights into `model.encoder.network`.
-    cell_dim: numbers that Show and Tell pools of each cell.  each_word: whether it reads the image's vector
-        with every word, not as the first alone.
+    cell_dim, image_dim, flat, each_word, gated: of Show and Tell, see LSTMWriter.
     attributes: classes of each attribute that cells name in training (shape, color, ...); () = none.
     """
 
@@ -41,7 +40,10 @@ class CaptionerConfig:
     image_size: tuple = (128, 128)
     backbone: str = ""
     cell_dim: int = 1024
+    image_dim: int = 1024
+    flat: bool = False
     each_word: bool = False
+    gated: bool = False
     attributes: tuple = ()
 
     @classmethod
@@ -245,7 +247,9 @@ class ShowAndTell(Captioner):
     def _writer(self):
         c = self.config
         sizes = c.vocab_size, c.dim, c.word_dim, self.encoder.dim, c.max_length
-        return LSTMWriter(*sizes, cell_dim=c.cell_dim, each_word=c.each_word, name="write")
+        kinds = {"cell_dim": c.cell_dim, "image_dim": c.image_dim, "each_word": c.each_word}
+        rows, columns = self.encoder.grid
+        return LSTMWriter(*sizes, **kinds, cells=rows * columns, flat=c.flat, gated=c.gated, name="write")
 
 
 @keras.saving.register_keras_serializable(package="saccade")
