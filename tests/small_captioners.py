@@ -16,6 +16,8 @@ CONFIG = CaptionerConfig(
     stem=(10,),
     image_size=(SIDE, SIDE),
     cell_dim=6,
+    image_dim=8,
+    gated=True,
     attributes=(3, 2),
 )
 KINDS = {"tell": ShowAndTell, "attend": ShowAttendTell}

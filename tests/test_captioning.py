@@ -15,6 +15,8 @@ from saccade.data.processor import Processor, ProcessorConfig
 from saccade.data.scenes import Source
 from saccade.data.text import Tokenizer
 from saccade.errors import SaccadeError
+from saccade.evaluation import scenes
+from saccade.evaluation.texts import predict_captions
 from saccade.models.captioners import CaptionerConfig, ShowAndTell, ShowAttendTell
 from saccade.train import recipe
 
@@ -28,6 +30,7 @@ def trained(tmp_path_factory):
     assert result.steps == 3
     records = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     assert 0 <= records[-1]["eval/caption_true"] <= 1
+    assert 0 <= records[-1]["eval/greedy_true"] <= 1
     assert {"caption/perceived", "caption/pointed", "caption/token_accuracy"} <= records[0].keys()
     return folder / "model"
 
@@ -148,6 +151,27 @@ def test_evaluate(trained, tmp_path):
             saccade.evaluate(pipeline, num=2, **options)
 
 
+def test_evaluate_by_beam_search(trained):
+    pipeline = saccade.load(trained)
+    pipeline.model.heads["write"].output_projection.kernel.assign(  # sure of itself: beams then differ
+        10 * np.asarray(pipeline.model.heads["write"].output_projection.kernel)
+    )
+    asked = {"task": "caption", "num": 4, "batch_size": 4, "progress": False}
+    scores = saccade.evaluate(pipeline, **asked, beams=3)
+    assert scores["decoding"] == "beam search, 3 beams"
+    run = scenes.scene_run(pipeline, "caption", 4, 99, "test", 4, None, False, {})
+    run.beams = 3
+    told = predict_captions(run, 0)
+    _, batch = run.batch(0)
+    wide, narrow = (pipeline.write(batch, num_beams=beams)["tokens"] for beams in (3, 1))
+    decode = pipeline.processor.tokenizer.decode
+    assert [row["prediction"] for row in told] == [decode(row.tolist()) for row in wide]
+    assert (wide != narrow).any()
+    for options in ({"task": "vqa"}, {"data": "nlvr", "task": "statement"}):
+        with pytest.raises(SaccadeError, match="beams is 2, but only a captioner's captions"):
+            saccade.evaluate(pipeline, num=2, beams=2, **options)
+
+
 def test_command_line(trained, tmp_path):
     Image.fromarray(picture()).save(tmp_path / "in.png")
     out = tmp_path / "out.png"
@@ -162,7 +186,7 @@ def test_command_line(trained, tmp_path):
     assert json.loads(beams.stdout)["text"] == saccade.load(trained).caption(picture(), num_beams=2).text
     refused = run("caption", tmp_path / "in.png", "--beams", 2)
     assert "--beams is 2, but vlm_hrm_scenes writes its likeliest words" in refused.output
-    scored = run("evaluate", trained, "--task", "caption", "-n", 2, "--json")
+    scored = run("evaluate", trained, "--task", "caption", "-n", 2, "--beams", 2, "--json")
     assert json.loads(scored.stdout)["task"] == "caption"
     refused = run("ask", tmp_path / "in.png", "what?", "--model", trained)
     assert refused.exit_code == 2

@@ -67,6 +67,7 @@ def evaluate(
         None, "--prompt", help="For models that follow one; {text} is the row's text."
     ),
     max_tokens: int | None = typer.Option(None, "--max-tokens", min=1, help="Of a written answer."),
+    beams: int = typer.Option(1, "--beams", min=1, help="Of a captioner's captions: beam search."),
     out: str | None = typer.Option(
         None,
         "--out",
@@ -111,6 +112,7 @@ def evaluate(
             rerank=rerank,
             folder=folder,
             orders=orders,
+            beams=beams,
             out=out,
             name=model,
             **{option: value for option, value in more.items() if value is not None},

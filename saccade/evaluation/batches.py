@@ -52,7 +52,7 @@ class Run:
     pipeline: has `processor`, `model` and `reasoner`, or one of `write`, `reply`, `retrieve`.  task: the
         reasoner's.
     items: `total` of them.  batch_size: rows of every batch.  threshold: halting logit, None = no steps.
-    progress: a bar on a terminal's stderr.
+    progress: a bar on a terminal's stderr.  beams: of a captioner's texts, 1 = greedy.
     """
 
     pipeline: Any
@@ -63,6 +63,7 @@ class Run:
     threshold: float | None
     progress: bool = False
     label: str = field(default="evaluating")
+    beams: int = 1
 
     @property
     def size(self) -> int:

@@ -57,6 +57,7 @@ def evaluate(
     rule: str | None = None,
     prompt: str | None = None,
     max_tokens: int | None = None,
+    beams: int = 1,
     **options,
 ) -> dict[str, Any]:
     """Measure a model; see docs/evaluation.md for the rules.
@@ -80,11 +81,14 @@ def evaluate(
         shard: "2/4": that part alone, with `out`; `merge(out)` scores all parts together.
         images: of published data: the folder of the pictures, None = `folder`.
         rule, prompt, max_tokens: of published data: instead of the harness's.
+        beams: of scene captions: texts compared by beam search, for a captioner; 1 = the likeliest words.
     Returns: the scores, plain values that JSON can hold, with data, rule, decoding and versions; of a shard
         its number and how many rows it has.
     Raises: SaccadeError: an unknown name, a missing folder, an odd gallery, a folder with another run.
     """
     _check(data, task, num, batch_size, rerank, orders, options)
+    if beams != 1 and not (data == "scenes" and task == "caption" and hasattr(pipeline, "write")):
+        raise SaccadeError(f"beams is {beams}, but only a captioner's captions take it; leave it out")
     part, out = Shard.parse(shard), None if out is None else Path(out)
     if shard is not None and out is None:
         raise SaccadeError(f"shard {shard} needs out, the folder where the parts meet; give out")
@@ -103,6 +107,7 @@ def evaluate(
             else:
                 _check_other(pipeline, task, threshold)
             run = scenes.scene_run(pipeline, task, num, seed, split, *halting, options)
+            run.beams = beams
             settings |= {"task": task, "split": split, "seed": seed, **options}
         else:
             task = "statement"

@@ -121,7 +121,8 @@ def clipped(pipeline: Any, threshold: float | None) -> float | None:
 
 def _decoding(run: Run, task: str, rerank: int) -> str:
     if run.threshold is None:
-        return "by the dual encoder" if task == "retrieve" else "greedy"
+        writing = "greedy" if run.beams == 1 else f"beam search, {run.beams} beams"
+        return "by the dual encoder" if task == "retrieve" else writing
     limit = run.pipeline.model.config.halt_max_steps
     halting = f"halts where the logit exceeds {run.threshold:g}, at most {limit} steps"
     if task in WRITERS:

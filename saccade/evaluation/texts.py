@@ -22,7 +22,7 @@ def predict_captions(run: Run, number: int) -> list[dict]:
         result = run.pipeline.reasoner.run(batch, "caption", run.threshold)
         patient = run.pipeline.reasoner.run(batch, "caption", np.inf)
     else:
-        result, patient = run.pipeline.write(batch), None
+        result, patient = run.pipeline.write(batch, num_beams=run.beams), None
     rows = []
     for i, item in enumerate(items):
         scene = item.example.scene

@@ -35,7 +35,7 @@ class RecurrentWriter(keras.layers.Layer):
     """What both writers share: reading words one after another, all of a text or one more with a cache.
 
     A subclass says what it keeps of the image (`prepare`), the state before <bos> (`start`), what the LSTM
-    does with one word (`turn`) and how that becomes logits (`unembed`).
+    does with one word (`turn`) and how that becomes logits (`unembed`, of all words at once).
 
     The recurrence is float32 under any policy: its state is a sum over the whole text.
 
@@ -116,7 +116,7 @@ class RecurrentWriter(keras.layers.Layer):
         return logits, {**cache, "position": position + tokens.shape[1], "memories": memories}
 
     def _advance(self, inputs, state, more=0.0):
-        """The LSTM: inputs float32 (B, I), state (B, 2, D) -> the next state; `more` is added to its gates."""
+        """The LSTM: inputs float32 (B, I), state (B, 2, D) -> the next state; `more`: added to the gates."""
         gates = self.gates(ops.concatenate([inputs, state[:, 0]], axis=-1)) + more
         write, forget, content, show = ops.split(gates, 4, axis=-1)
         carried = ops.sigmoid(forget) * state[:, 1] + ops.sigmoid(write) * ops.tanh(content)
@@ -126,26 +126,28 @@ class RecurrentWriter(keras.layers.Layer):
 class LSTMWriter(RecurrentWriter):
     """An LSTM that is shown one vector v of the image before the first word, and never again unless asked.
 
-    Every cell a_i gives `cell_dim` numbers, f_i = gelu(V a_i + b), and v = gelu(U norm(f) + c) where f is their
-    sum over sqrt(N), which says what there is, or, `flat`, all of them side by side, as under the fully
-    connected layers of VGG, which also says where.
+        v = norm(U sum_i gelu(V a_i + b) / sqrt(N) + c)
+
+    over the N cells that are kept, with `cell_dim` numbers of each, many, so that some say "a red cube, on
+    the left" and their sum says what there is. v enters by the gates; `gated`, it answers at the output too:
+
+        logits = W_o [h, (A [h, Ey]) * (B v)]
+
+    where the state and the last word Ey say what to look up; without it, the state must carry every answer.
 
     Args:
-        cell_dim: numbers of each cell.  image_dim: of v.  cells: N, asked for by `flat` alone.
-        flat: above.
-        each_word: the LSTM reads v with every word too.
-        gated: the word is chosen by W_o [h, (A [h, Ey]) * (B v)]: the state asks, the image's vector answers.
+        cell_dim: above.  image_dim: of v.  each_word: the LSTM reads v with every word too.  gated: above.
         Others, call and returns: RecurrentWriter; the scores are None.
-    Source: Show and Tell, section 3, arXiv:1411.4555, where `each_word` overfits a small data set.
+    Source: Show and Tell, section 3, arXiv:1411.4555, where `each_word` overfits a small data set; the
+        product is the bilinear pooling of arXiv:1610.04325.
     """
 
-    def __init__(self, *args, cell_dim, image_dim, cells=0, flat=False, each_word=False, gated=False, **kwargs):
+    def __init__(self, *args, cell_dim: int, image_dim: int, each_word=False, gated=False, **kwargs):
         super().__init__(*args, **kwargs)
-        self.cell_dim, self.image_dim, self.cells = cell_dim, image_dim, cells
-        self.flat, self.each_word, self.gated = flat, each_word, gated
+        self.cell_dim, self.image_dim, self.each_word, self.gated = cell_dim, image_dim, each_word, gated
         self.features = keras.layers.Dense(cell_dim, activation="gelu", name="features")
+        self.image = keras.layers.Dense(image_dim, name="image")
         self.norm = keras.layers.LayerNormalization(epsilon=1e-6, name="norm")
-        self.image = keras.layers.Dense(image_dim, activation="gelu", name="image")
         self.image_gates = keras.layers.Dense(4 * self.dim, use_bias=False, name="image_gates")
         if gated:
             self.ask = keras.layers.Dense(image_dim, name="ask")
@@ -153,16 +155,17 @@ class LSTMWriter(RecurrentWriter):
 
     def build(self, input_shape=None):
         super().build()
-        width = self.cell_dim * (self.cells if self.flat else 1)
         self.features.build((None, None, self.memory_dim))
-        self.norm.build((None, width))
-        self.image.build((None, width))
+        self.image.build((None, self.cell_dim))
+        self.norm.build((None, self.image_dim))
         self.image_gates.build((None, self.image_dim))
         self.gates.build((None, self.word_dim + self.dim))
+        told = 0
         if self.gated:
+            told = self.image_dim
             self.ask.build((None, None, self.dim + self.word_dim))
             self.tell.build((None, self.image_dim))
-        self.output_projection.build((None, None, self.dim + (self.image_dim if self.gated else 0)))
+        self.output_projection.build((None, None, self.dim + told))
 
     def prepare(self, memory, memory_mask):
         cells = self.features(ops.cast(memory, "float32"))
@@ -170,18 +173,12 @@ class LSTMWriter(RecurrentWriter):
         if memory_mask is not None:
             cells = ops.where(ops.expand_dims(memory_mask, -1), cells, 0.0)
             number = ops.maximum(ops.sum(ops.cast(memory_mask, "float32"), axis=1, keepdims=True), 1.0)
-        if self.flat:
-            pooled = ops.reshape(cells, (cells.shape[0], -1))
-        else:
-            pooled = ops.sum(cells, axis=1) / number**0.5
-        seen = self.image(self.norm(pooled))
-        told = {"told": self.tell(seen)} if self.gated else {}
-        return {"gates": self.image_gates(seen), **told}
+        image = self.norm(self.image(ops.sum(cells, axis=1) / number**0.5))
+        return {"gates": self.image_gates(image)} | ({"told": self.tell(image)} if self.gated else {})
 
     def start(self, seen):
         rows = seen["gates"].shape[0]
-        words, state = ops.zeros((rows, self.word_dim)), ops.zeros((rows, 2, self.dim))
-        return self._advance(words, state, seen["gates"])
+        return self._advance(ops.zeros((rows, self.word_dim)), ops.zeros((rows, 2, self.dim)), seen["gates"])
 
     def turn(self, word, state, seen):
         return (self._advance(word, state, seen["gates"] if self.each_word else 0.0),)
@@ -189,8 +186,7 @@ class LSTMWriter(RecurrentWriter):
     def unembed(self, words, hidden, seen):
         if self.gated:
             asked = self.ask(ops.concatenate([hidden, words], axis=-1))
-            answered = asked * ops.expand_dims(seen["told"], 1)
-            hidden = ops.concatenate([hidden, answered], axis=-1)
+            hidden = ops.concatenate([hidden, asked * ops.expand_dims(seen["told"], 1)], axis=-1)
         return self.output_projection(hidden)
 
 

@@ -25,7 +25,7 @@ class CaptionerConfig:
     image_size: (height, width) in pixels; multiples of patch_size.
     backbone: a name in `keras.applications` that replaces stem and blocks, "" = none. It starts at random and
         is frozen or not by the run's `parts`; load weights into `model.encoder.network`.
-    cell_dim, image_dim, flat, each_word, gated: of Show and Tell, see LSTMWriter.
+    cell_dim, image_dim, each_word, gated: of Show and Tell, see LSTMWriter.
     attributes: classes of each attribute that cells name in training (shape, color, ...); () = none.
     """
 
@@ -41,7 +41,6 @@ class CaptionerConfig:
     backbone: str = ""
     cell_dim: int = 1024
     image_dim: int = 1024
-    flat: bool = False
     each_word: bool = False
     gated: bool = False
     attributes: tuple = ()
@@ -53,8 +52,9 @@ class CaptionerConfig:
 
 
 PRESETS = {
-    # The image beside every word: as the first alone, captions stay on a plateau (docs/log.md).
-    "show_and_tell_scenes": CaptionerConfig(dim=768, word_dim=512, each_word=True),
+    # The image beside every word and at the output: as the first word alone, captions stay on a plateau
+    # (docs/log.md).
+    "show_and_tell_scenes": CaptionerConfig(dim=768, word_dim=512, each_word=True, gated=True),
     "show_attend_tell_scenes": CaptionerConfig(),
 }
 
@@ -248,8 +248,7 @@ class ShowAndTell(Captioner):
         c = self.config
         sizes = c.vocab_size, c.dim, c.word_dim, self.encoder.dim, c.max_length
         kinds = {"cell_dim": c.cell_dim, "image_dim": c.image_dim, "each_word": c.each_word}
-        rows, columns = self.encoder.grid
-        return LSTMWriter(*sizes, **kinds, cells=rows * columns, flat=c.flat, gated=c.gated, name="write")
+        return LSTMWriter(*sizes, **kinds, gated=c.gated, name="write")
 
 
 @keras.saving.register_keras_serializable(package="saccade")
