@@ -7,7 +7,10 @@ import numpy as np
 import pytest
 import tiny
 from PIL import Image
+from typer.testing import CliRunner
 
+import saccade
+from saccade.cli import app
 from saccade.data.processor import Processor, ProcessorConfig
 from saccade.data.scenes.panels import PanelStatements, panel_lexicon
 from saccade.data.text import Tokenizer
@@ -115,6 +118,17 @@ def test_without_a_lexicon_any_words_are_answered_with_a_confidence(pipelines, p
     answer = pipelines[1].ask(picture, text, task="statement")
     assert answer.text in ("true", "false")
     assert 0.5 <= answer.confidence <= 1
+
+
+def test_the_threshold_of_a_command_is_between_0_and_1(pipelines, picture, monkeypatch, tmp_path):
+    picture.save(tmp_path / "a.png")
+    monkeypatch.setattr(saccade, "load", lambda name: pipelines[0])
+    command = ["ask", str(tmp_path / "a.png"), TRUE, "--threshold"]
+    for value in ("nan", "inf", "2"):
+        refused = CliRunner().invoke(app, [*command, value])
+        assert refused.exit_code == 2
+        assert "Invalid value for '--threshold'" in refused.stderr
+    assert "1 step," in CliRunner().invoke(app, [*command, "0"]).stdout
 
 
 def test_numbers_in_either_form(pipelines, picture):

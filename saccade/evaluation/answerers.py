@@ -25,6 +25,7 @@ from saccade.data.processor import stack
 from saccade.data.readers import Row
 from saccade.errors import SaccadeError
 from saccade.pipeline import check_learned
+from saccade.recursion.halting import halting_threshold
 
 
 class Answerer(Protocol):
@@ -49,7 +50,7 @@ class SteppingAnswerer:
     def __init__(self, pipeline, threshold: float | None = None):
         self.pipeline, self.model = pipeline, pipeline.model
         config = pipeline.model.config
-        self.threshold = float(config.halt_threshold if threshold is None else threshold)
+        self.threshold = halting_threshold(config, threshold)
         halting = f"halts where the logit exceeds {self.threshold:g}, at most {config.halt_max_steps} steps"
         self.settings = {"decoding": halting, "threshold": self.threshold}
 
@@ -137,15 +138,16 @@ class WritingAnswerer:
 def answerer_of(pipeline, max_tokens: int, threshold: float | None = None) -> Answerer:
     """The answerer of what `saccade.load` returns, or the object itself if it is one.
 
-    Raises: SaccadeError: it is neither.
+    Raises: SaccadeError: it is neither; a threshold for a model without steps, or NaN.
     """
-    if hasattr(pipeline, "follows"):
-        return pipeline
-    if hasattr(pipeline, "reasoner"):
+    own = hasattr(pipeline, "follows")
+    if not own and hasattr(pipeline, "reasoner"):
         return SteppingAnswerer(pipeline, threshold)
+    if threshold is not None:
+        raise SaccadeError("threshold is for models that reason in steps, this one does not; leave it out")
+    if own:
+        return pipeline
     if hasattr(pipeline, "chat"):
-        if threshold is not None:
-            raise SaccadeError("threshold is for models that reason in steps, this one writes; leave it out")
         return WritingAnswerer(pipeline, max_tokens)
     raise SaccadeError(f"a {type(pipeline).__name__} answers no questions; load a model that sees and reads")
 

@@ -9,7 +9,6 @@ from saccade.evaluation.answerers import answerer_of
 from saccade.evaluation.harness import harness_of
 from saccade.evaluation.record import Job
 from saccade.evaluation.rules import rule_of, score_rows, truth_of
-from saccade.evaluation.scenes import clipped
 
 
 def published_job(
@@ -35,8 +34,6 @@ def published_job(
         raise SaccadeError(f"{data} needs the folder of its published files: give folder")
     harness = harness_of(data, rule)
     tokens = harness.max_tokens if max_tokens is None else max_tokens
-    if threshold is not None:
-        threshold = clipped(pipeline.model, threshold)
     answerer = answerer_of(pipeline, tokens, threshold)
     verb = rule_of(harness.rule).verb
     if not hasattr(answerer, verb):

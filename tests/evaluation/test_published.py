@@ -324,6 +324,21 @@ def test_a_vlm_hrm_answers_as_alone_and_refuses_words_it_does_not_know(stepping,
     assert scores["decoding"].startswith("halts where the logit exceeds 0")
 
 
+def test_a_vlm_hrm_halts_where_it_is_told(stepping, tmp_path):
+    picture(tmp_path / "a.png", 30, 20)
+    write_lines(tmp_path / "rows.jsonl", [{"image": "a.png", "text": "is it gray?", "answers": "red"}] * 2)
+    for threshold, steps, said in ((-np.inf, 1, -1e6), (np.inf, 2, 1e6)):
+        out = tmp_path / f"{steps}"
+        scores = run(stepping, tmp_path, out, threshold=threshold)
+        lines = [json.loads(line) for line in (out / "predictions.jsonl").read_text().splitlines()]
+        assert [line["steps"] for line in lines] == [steps, steps]
+        assert scores["threshold"] == said
+    with pytest.raises(SaccadeError, match="threshold is nan"):
+        run(stepping, tmp_path, threshold=np.nan)
+    with pytest.raises(SaccadeError, match="threshold is for models that reason in steps, this one does not"):
+        run(Script(), tmp_path, threshold=0.0)
+
+
 def test_a_vlm_hrm_finds_boxes_of_the_picture(stepping, tmp_path):
     refcoco(tmp_path)
     scores = run(stepping, tmp_path, tmp_path / "out", data="refcoco", rule=None)
