@@ -9,7 +9,7 @@ from keras import ops
 
 from saccade import backend
 from saccade.data.chat import ChatTokenizer
-from saccade.data.clip_processor import FILE, CLIPProcessor, check_labels, published_config, published_pixels
+from saccade.data.clip_processor import CLIPProcessor, check_labels, published_config, published_pixels
 from saccade.errors import SaccadeError
 from saccade.files import atomic_directory
 from saccade.hub import clip as published
@@ -149,7 +149,7 @@ def _probabilities(logits: np.ndarray, alone: bool) -> np.ndarray:
 
 def read(folder: Path, dtype: str = "float32") -> CLIPPipeline:
     """The pipeline of a directory: one that `save` wrote, or one of transformers with a tokenizer.json."""
-    if (folder / FILE).is_file():
+    if (folder / CLIPProcessor.FILE).is_file():
         return CLIPPipeline(CLIP.load(folder, dtype), CLIPProcessor.load(folder))
     if not (folder / "tokenizer.json").is_file():
         raise SaccadeError(f"{folder} has no tokenizer.json; put the one that belongs to the model there")
