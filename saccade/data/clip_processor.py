@@ -130,6 +130,9 @@ def check_labels(labels: Sequence[str], template: str = "{}") -> list[str]:
         raise SaccadeError(f"the template {template!r} has no single {{}}; write one where the label goes")
     if isinstance(labels, str) or not len(labels):
         raise SaccadeError("there are no labels; give a list of what the image may show")
+    for number, label in enumerate(labels, 1):
+        if isinstance(label, str) and not label.strip():
+            raise SaccadeError(f"label {number} of {len(labels)} is empty; write what the image may show")
     cleaned = [check_text(label) for label in labels]
     twice = next((label for label in cleaned if cleaned.count(label) > 1), None)
     if twice is not None:
