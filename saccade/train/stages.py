@@ -146,8 +146,8 @@ def _plan(stage: Stage, number: int, model, streams, config: TrainConfig):
         raise SaccadeError(f"stage {stage.name!r} trains nothing: its learning rates are 0; raise one")
     if own.warmup_steps > own.steps:
         raise SaccadeError(
-            f"stage {stage.name!r} has steps {own.steps}, fewer than its warmup_steps {own.warmup_steps}, so it "
-            "never reaches its learning rate; change one of the two"
+            f"stage {stage.name!r} has steps {own.steps}, fewer than its warmup_steps {own.warmup_steps}, so "
+            "it never reaches its learning rate; change one of the two"
         )
     return used, own
 
