@@ -14,7 +14,7 @@ from saccade.cli import app
 from saccade.data.processor import Processor, ProcessorConfig
 from saccade.data.scenes.panels import PanelStatements, panel_lexicon
 from saccade.data.text import Tokenizer
-from saccade.errors import SaccadeError
+from saccade.errors import SaccadeError, SaccadeWarning
 from saccade.pipeline import Pipeline
 
 TRUE = "there is a blue circle"
@@ -101,6 +101,7 @@ def test_what_is_no_picture_is_one_line(pipelines, image, message):
         ("qwx zzv", "does not know the word 'qwx'"),
         ("存在一个蓝色的圆圈", "does not know the word"),
         ("there is a bleu circle", "did you mean blue"),
+        ("a bllue circle", "did you mean blue"),
         ("there is a blue circle \N{LARGE BLUE CIRCLE}", "symbol"),
         ("blue " * 60, "tokens, the limit is 48"),
     ],
@@ -109,6 +110,12 @@ def test_what_the_model_never_read_is_one_line(pipelines, picture, text, message
     with pytest.raises(SaccadeError, match=message) as caught:
         pipelines[0].ask(picture, text, task="statement")
     assert "\n" not in str(caught.value)
+
+
+def test_a_misspelt_word_is_read_as_the_known_one_and_told(pipelines, picture):
+    with pytest.warns(SaccadeWarning, match="'bllue' is read as 'blue'"):
+        answer = pipelines[0].ask(picture, "there is a bllue circle")
+    assert answer == pipelines[0].ask(picture, TRUE)
 
 
 @pytest.mark.parametrize(

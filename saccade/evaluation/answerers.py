@@ -14,6 +14,7 @@ goes with each, and returns a dict for each: `prediction`, and what else is to b
 what its predictions depend on beside its weights.  `model`: its Keras model.
 """
 
+import warnings
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any, Protocol
@@ -23,7 +24,7 @@ import numpy as np
 from saccade.data.image import choose_size
 from saccade.data.processor import stack
 from saccade.data.readers import Row
-from saccade.errors import SaccadeError
+from saccade.errors import SaccadeError, SaccadeWarning
 from saccade.pipeline import check_learned
 from saccade.recursion.halting import halting_threshold
 
@@ -40,7 +41,7 @@ class SteppingAnswerer:
     """A VLM-HRM: its closed set of answers, its statements, captions and boxes.
 
     A text with words that it has not learned is refused: the row's prediction is empty (its box None) and
-    `refused` says why.
+    `refused` says why. Where they are taken for misspelt, `note` says what for.
 
     Args: pipeline: a Pipeline.  threshold: halting logit; None = the model's.
     """
@@ -75,7 +76,7 @@ class SteppingAnswerer:
             batch = self._batch([placed for _, placed, _ in filled], [ids for *_, ids in filled])
             result = self.pipeline.reasoner.run(batch, task, self.threshold)
             for at, (index, (_, placement), _) in enumerate(group):
-                found[index] = self._read(task, result, at, placement)
+                found[index] |= self._read(task, result, at, placement)
             assert all(placed[0].shape[:2] == canvas for _, placed, _ in group)
         return found
 
@@ -85,10 +86,14 @@ class SteppingAnswerer:
         groups = defaultdict(list)
         for index, row in enumerate(rows):
             try:
-                ids = processor.encode(processor.check(texts[index])) if texts else processor.encode("")
+                with warnings.catch_warnings(record=True) as noted:
+                    warnings.simplefilter("always", SaccadeWarning)
+                    ids = processor.encode(processor.check(texts[index]) if texts else "")
             except SaccadeError as error:
                 found[index] = {"prediction": "", "refused": str(error)}
                 continue
+            if noted:
+                found[index]["note"] = str(noted[-1].message)
             pixels = row.image
             canvas = choose_size(pixels.shape[:2], processor.config.image_sizes)
             groups[canvas].append((index, processor.place(pixels, canvas), ids))

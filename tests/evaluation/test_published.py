@@ -308,15 +308,17 @@ def stepping():
 def test_a_vlm_hrm_answers_as_alone_and_refuses_words_it_does_not_know(stepping, tmp_path):
     for number, size in enumerate(((30, 20), (20, 30), (31, 20))):
         picture(tmp_path / f"{number}.png", *size, level=60 * number)
-    texts = ("is it gray?", "is it left?", "is it gray?", "which motorcycle?")
+    texts = ("is it gray?", "is it left?", "is it left grayy?", "which motorcycle?")
     rows = [{"image": f"{i % 3}.png", "text": text, "answers": "red"} for i, text in enumerate(texts)]
     write_lines(tmp_path / "rows.jsonl", rows)
     scores = run(stepping, tmp_path, tmp_path / "out", batch_size=4)
     lines = [json.loads(line) for line in (tmp_path / "out" / "predictions.jsonl").read_text().splitlines()]
     for row, line in list(zip(rows, lines, strict=True))[:3]:
-        alone = stepping.ask(tmp_path / row["image"], row["text"], task="vqa")
+        alone = stepping.ask(tmp_path / row["image"], row["text"].replace("yy", "y"), task="vqa")
         assert (line["prediction"], line["steps"]) == (alone.text, alone.steps)
         assert line["confidence"] == pytest.approx(alone.confidence, abs=2e-4)
+    assert [line.get("note") for line in lines[:3]] == [None, None, lines[2]["note"]]
+    assert "'grayy' is read as 'gray'" in lines[2]["note"]
     assert lines[3]["prediction"] == ""
     assert "motorcycle" in lines[3]["refused"]
     assert scores["refused"] == 0.25
