@@ -40,9 +40,9 @@ def published_job(
         raise SaccadeError(
             f"this model cannot {verb}, which rule {harness.rule} of {data} needs; use another model or rule"
         )
-    if prompt is not None and not answerer.follows:
+    if prompt is not None and not (answerer.follows or getattr(answerer, "completes", False)):
         raise SaccadeError("prompt is for models that follow instructions, this one takes the text alone")
-    template = (prompt or harness.prompt) if answerer.follows else "{text}"
+    template = prompt or (harness.prompt if answerer.follows else "{text}")
     if "{text}" not in template and verb != "caption":
         raise SaccadeError(f"prompt {template!r} has no {{text}}, where the row's text belongs; add it")
     rows = open_rows(data, folder, split, images)
