@@ -3,8 +3,8 @@
 A VLM-HRM learns to answer questions of one to three hops with the losses of recipes/scenes_vlm_hrm.py, once
 with a curriculum (a level for each number of hops), once with all levels from the start: same seeds, same
 steps, same validation questions. Its vision tower starts as the bundled model's, so that steps go into
-reasoning; `--tower ""` starts from nothing. Prints accuracy by hops, mean +- standard deviation over the
-seeds, and when each level began.
+reasoning; `--tower ""` starts from nothing. Prints what was run, accuracy by hops, mean +- standard deviation
+over the seeds, and when each level began.
 
 `--jobs` runs go on at once, each in a process of its own: on a GPU their small steps overlap. They share its
 memory only with XLA_PYTHON_CLIENT_PREALLOCATE=false. What each run measured is printed as it ends.
@@ -26,7 +26,7 @@ from saccade.data.batching import Collate
 from saccade.data.scenes import Source
 from saccade.pipeline import BUNDLED
 from saccade.reason import Reasoner
-from saccade.train.curriculum import Curriculum
+from saccade.train.curriculum import IN_A_ROW, Curriculum
 from saccade.train.recipe import apply_overrides, load_recipe
 from saccade.train.scene_chunks import tower_of
 from saccade.train.stream import Stream
@@ -35,6 +35,7 @@ from saccade.train.trainer import Trainer
 RECIPE = Path(__file__).parent.parent / "recipes" / "scenes_vlm_hrm.py"
 HOPS = (1, 2, 3)
 OBJECTS = (3, 6)
+HELD_OUT = {"split": "val", "seed": 7}
 
 
 def levels(split: str, seed: int) -> list[Source]:
@@ -49,7 +50,7 @@ class Judge:
 
     def __init__(self, name: str, collate: Collate, num: int, curriculum: Curriculum):
         self.name = name
-        self.batches = [collate([source[i] for i in range(num)]) for source in levels("val", 7)]
+        self.batches = [collate([source[i] for i in range(num)]) for source in levels(**HELD_OUT)]
         self.curriculum = curriculum
         self.levels: list[int] = []  # in force at each call
         self.reasoner: Reasoner | None = None
@@ -140,26 +141,43 @@ def main() -> None:
     parser.add_argument("--smoke", action="store_true", help="the nano model, a few steps, on a CPU")
     options = parser.parse_args()
     if options.smoke:
-        options.steps, options.batch, options.num, options.workers, options.eval_every = 8, 4, 8, 0, 2
-        options.threshold, options.jobs, options.tower = 0.0, 1, ""  # 0.0: so that the levels rise
+        # Evaluations enough, and a threshold low enough, that every level begins.
+        options.steps, options.batch, options.num, options.workers, options.eval_every = 14, 4, 8, 0, 2
+        options.threshold, options.jobs, options.tower = 0.0, 1, ""
     results: dict[str, list[dict]] = {"curriculum": [], "plain": []}
     for way, seed, row in run_all([(seed, way) for seed in options.seeds for way in results], options):
         results[way].append(row)
         print(json.dumps({"way": way, "seed": seed, **row}), flush=True)
-    shown = (
-        f"{len(options.seeds)} seeds, {options.steps} steps of {options.batch} rows, {options.num} questions"
-    )
-    print(f"accuracy in %, {shown}, {backend.device_name()}")
+    for line in described(options):
+        print(line)
     print(f"{'':<12}" + "".join(f"{hops} hops".rjust(16) for hops in HOPS) + "  levels begin at step")
     for way, rows in results.items():
         cells = [shown_as([100 * row[f"{hops}_hops"] for row in rows]) for hops in HOPS]
-        begun = "; ".join(" ".join(str(step) for step in row["begun"]) for row in rows)
+        begun = "all at 0"
+        if way == "curriculum":
+            begun = "; ".join(" ".join(str(step) for step in row["begun"]) for row in rows)
         print(f"{way:<12}" + "".join(cell.rjust(16) for cell in cells) + f"  {begun}")
 
 
+def described(options) -> list[str]:
+    """What the table is of."""
+    values = apply_overrides(load_recipe(RECIPE).Config(), settings(options.seeds[0], options))
+    low, high = OBJECTS
+    held_out = ", ".join(f"{key} {value}" for key, value in HELD_OUT.items())
+    return [
+        f"accuracy in % of {options.num} vqa questions of each number of hops, {low} to {high} objects "
+        f"({held_out}), moving averages; seeds {' '.join(map(str, options.seeds))}",
+        f"{values.preset}, tower {Path(options.tower).name or 'from nothing'}, {options.steps} steps of "
+        f"{options.batch} rows of split train, {backend.device_name()}",
+        f"a level is passed by {IN_A_ROW} evaluations in a row, one every {options.eval_every} steps, at "
+        f"{100 * options.threshold:g} % or more of its own questions; sampler {options.sampler}",
+    ]
+
+
 def shown_as(values: list[float]) -> str:
-    spread = statistics.stdev(values) if len(values) > 1 else 0.0
-    return f"{statistics.mean(values):.1f} +- {spread:.1f}"
+    """Mean +- standard deviation; of one value itself."""
+    spread = f" +- {statistics.stdev(values):.1f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.1f}{spread}"
 
 
 if __name__ == "__main__":

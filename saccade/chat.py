@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from saccade.data.chat_processor import FILE, ChatProcessor, published_config, published_keys
+from saccade.data.chat_processor import ChatProcessor, published_config, published_keys
 from saccade.decoding.settings import GenerationConfig
 from saccade.errors import SaccadeError
 from saccade.files import atomic_directory
@@ -132,7 +132,7 @@ def read(folder: Path, dtype: str = "float32") -> ChatPipeline:
     The published format names its tokenizer (`lm_tokenizer`) instead of holding it; a tokenizer.json in the
     directory comes first, else the hub is asked.
     """
-    if (folder / FILE).is_file():
+    if (folder / ChatProcessor.FILE).is_file():
         return ChatPipeline(NanoVLM.load(folder, dtype), ChatProcessor.load(folder))
     from saccade.data.chat import ChatTokenizer
 

@@ -9,7 +9,7 @@ from keras import ops
 
 from saccade import backend
 from saccade.data.chat import ChatTokenizer
-from saccade.data.clip_processor import FILE, CLIPProcessor, check_labels, published_config, published_pixels
+from saccade.data.clip_processor import CLIPProcessor, check_labels, published_config, published_pixels
 from saccade.errors import SaccadeError
 from saccade.files import atomic_directory
 from saccade.hub import clip as published
@@ -95,8 +95,9 @@ class CLIPPipeline:
         """Which of the labels fits each image, in words that nobody trained it on.
 
         Args: template: the text of a label, its place marked {}, as "a photo of {}".
-        Raises: SaccadeError: no label, the same one twice, a single one for a CLIP (its probability would be
-            1 whatever it says), a label that is empty or too long, a template without {}.
+        Raises: SaccadeError: no label, the same one twice, two that this model reads alike ("Ball", "ball"),
+            a single one for a CLIP (its probability would be 1 whatever it says), a label that is empty or
+            too long, a template without {}.
         """
         labels = check_labels(labels, template)
         if len(labels) < 2 and not self.model.config.logit_bias:
@@ -104,7 +105,15 @@ class CLIPPipeline:
                 f"a single label, {labels[0]!r}, is always right: this model says which of several fits "
                 "best; give at least two"
             )
-        texts = self.embed_texts([template.replace("{}", label) for label in labels])
+        prompts = [template.replace("{}", label) for label in labels]
+        known: dict[tuple[int, ...], str] = {}
+        for label, prompt in zip(labels, prompts, strict=True):
+            same = known.setdefault(tuple(self.processor.encode(prompt)), label)
+            if same != label:
+                raise SaccadeError(
+                    f"the labels {same!r} and {label!r} are the same text to this model; give one of them"
+                )
+        texts = self.embed_texts(prompts)
         cosine = self.embed_images(images) @ texts.T
         scale, bias = (np.float32(ops.convert_to_numpy(f())) for f in (self.model.scale, self.model.bias))
         probability = _probabilities(cosine * scale + bias, self.model.config.logit_bias)
@@ -149,7 +158,7 @@ def _probabilities(logits: np.ndarray, alone: bool) -> np.ndarray:
 
 def read(folder: Path, dtype: str = "float32") -> CLIPPipeline:
     """The pipeline of a directory: one that `save` wrote, or one of transformers with a tokenizer.json."""
-    if (folder / FILE).is_file():
+    if (folder / CLIPProcessor.FILE).is_file():
         return CLIPPipeline(CLIP.load(folder, dtype), CLIPProcessor.load(folder))
     if not (folder / "tokenizer.json").is_file():
         raise SaccadeError(f"{folder} has no tokenizer.json; put the one that belongs to the model there")

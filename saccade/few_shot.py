@@ -165,6 +165,6 @@ class FewShot:
         kind = read_config(folder).get("model")
         if kind not in MODELS:
             raise SaccadeError(f"{folder} holds a {kind!r}; few-shot prompts need {' or '.join(MODELS)}")
-        own = (folder / blip2_processor.FILE).is_file()
+        own = (folder / BLIP2Processor.FILE).is_file()
         processor = (BLIP2Processor if own else InterleavedProcessor).load(folder)
         return cls(MODELS[kind].load(folder, dtype), processor)

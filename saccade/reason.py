@@ -9,6 +9,7 @@ from saccade.decoding.settings import GenerationConfig
 from saccade.generate import generate
 from saccade.heads.region import best_box
 from saccade.models.vlm_hrm import for_task
+from saccade.recursion.halting import halting_threshold
 from saccade.recursion.scheduler import run_fixed, run_slots, run_until_halted
 
 _INPUTS = ("images", "tokens", "padding_mask")
@@ -56,7 +57,7 @@ class Reasoner:
 
     def _limits(self, threshold, max_steps):
         config = self.model.config
-        threshold = config.halt_threshold if threshold is None else threshold
+        threshold = halting_threshold(config, threshold)
         max_steps = config.halt_max_steps if max_steps is None else max_steps
         return np.float32(threshold), np.int32(max_steps)
 

@@ -11,6 +11,7 @@ from keras import ops
 
 from saccade import backend
 from saccade.errors import SaccadeError
+from saccade.recursion.halting import halting_threshold
 from saccade.recursion.scheduler import run_fixed, run_slots
 
 MODES = ("halting", "fixed", "search")
@@ -186,7 +187,7 @@ class Solver:
         Returns: cells int8 (N, L), q_halt float32 (N,), steps int32 (N,).
         """
         slots, config = min(slots, len(tokens)), self.model.config
-        limit = config.halt_threshold if threshold is None else threshold
+        limit = halting_threshold(config, threshold)
         most = config.halt_max_steps if max_steps is None else min(max_steps, config.halt_max_steps)
         drawn = np.zeros(self._state_shape(slots), np.float32) if noise is None else np.float32(noise)
 

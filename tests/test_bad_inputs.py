@@ -7,11 +7,14 @@ import numpy as np
 import pytest
 import tiny
 from PIL import Image
+from typer.testing import CliRunner
 
+import saccade
+from saccade.cli import app
 from saccade.data.processor import Processor, ProcessorConfig
 from saccade.data.scenes.panels import PanelStatements, panel_lexicon
 from saccade.data.text import Tokenizer
-from saccade.errors import SaccadeError
+from saccade.errors import SaccadeError, SaccadeWarning
 from saccade.pipeline import Pipeline
 
 TRUE = "there is a blue circle"
@@ -98,6 +101,7 @@ def test_what_is_no_picture_is_one_line(pipelines, image, message):
         ("qwx zzv", "does not know the word 'qwx'"),
         ("存在一个蓝色的圆圈", "does not know the word"),
         ("there is a bleu circle", "did you mean blue"),
+        ("a bllue circle", "did you mean blue"),
         ("there is a blue circle \N{LARGE BLUE CIRCLE}", "symbol"),
         ("blue " * 60, "tokens, the limit is 48"),
     ],
@@ -108,6 +112,12 @@ def test_what_the_model_never_read_is_one_line(pipelines, picture, text, message
     assert "\n" not in str(caught.value)
 
 
+def test_a_misspelt_word_is_read_as_the_known_one_and_told(pipelines, picture):
+    with pytest.warns(SaccadeWarning, match="'bllue' is read as 'blue'"):
+        answer = pipelines[0].ask(picture, "there is a bllue circle")
+    assert answer == pipelines[0].ask(picture, TRUE)
+
+
 @pytest.mark.parametrize(
     "text", ["es gibt einen blauen Kreis", "qwx zzv", "存在蓝色", "there is a bleu circle"]
 )
@@ -115,6 +125,17 @@ def test_without_a_lexicon_any_words_are_answered_with_a_confidence(pipelines, p
     answer = pipelines[1].ask(picture, text, task="statement")
     assert answer.text in ("true", "false")
     assert 0.5 <= answer.confidence <= 1
+
+
+def test_the_threshold_of_a_command_is_between_0_and_1(pipelines, picture, monkeypatch, tmp_path):
+    picture.save(tmp_path / "a.png")
+    monkeypatch.setattr(saccade, "load", lambda name: pipelines[0])
+    command = ["ask", str(tmp_path / "a.png"), TRUE, "--threshold"]
+    for value in ("nan", "inf", "2"):
+        refused = CliRunner().invoke(app, [*command, value])
+        assert refused.exit_code == 2
+        assert "Invalid value for '--threshold'" in refused.stderr
+    assert "1 step," in CliRunner().invoke(app, [*command, "0"]).stdout
 
 
 def test_numbers_in_either_form(pipelines, picture):

@@ -2,6 +2,7 @@
 
 import json
 import re
+import warnings
 import zipfile
 from pathlib import Path
 
@@ -13,9 +14,10 @@ from typer.testing import CliRunner
 import saccade
 from saccade.cli import app
 from saccade.data.puzzles import sudoku
+from saccade.data.readers import open_rows
 from saccade.data.scenes import Source
 from saccade.data.scenes.panels import PanelStatements
-from saccade.errors import SaccadeError
+from saccade.errors import SaccadeError, SaccadeWarning
 from saccade.pipeline import BUNDLED
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -94,6 +96,43 @@ def test_statements_in_the_writers_words_are_judged(nlvr):
     assert np.mean(right) >= 0.93
     tower = next(e for e in examples if e.kind == "tower")
     assert nlvr.ask(tower.image, "theer is a box with atleast 1 block").text == "true"
+
+
+def test_every_real_sentence_is_read_and_judged(nlvr, shared):
+    """Those of the development split; what is misspelt in them is read as a known word, and said."""
+    folder = shared / "data" / "nlvr"
+    records = [json.loads(line) for line in (folder / "dev.jsonl").read_text().splitlines()]
+    sentences = {record["sentence"] for record in records}
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        for sentence in sentences:
+            nlvr.processor.encode(nlvr.processor.check(sentence))
+    assert len(sentences) == 249
+    assert len(told) == 4
+    rows = open_rows("nlvr", folder)
+    row = next(row for row in rows if "squere" in row.text)
+    with pytest.warns(SaccadeWarning, match="'squere' is read as 'square'"):
+        answer = nlvr.ask(row.image, row.text)
+    assert answer == nlvr.ask(row.image, row.text.replace("squere", "square"))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "es gibt einen blauen Kreis",
+        "es gibt genau zwei Objekte in der Box",
+        "il y a exactement deux triangles noirs",
+        "hay un circulo azul en la caja",
+        "er is een blauwe cirkel in de doos",
+        "de tower is te hoog",
+        "there is a qwx zzv",
+        "asdf jkl",
+        "there is a motorcycle left of the blue circle",
+    ],
+)
+def test_other_languages_and_gibberish_are_one_line(nlvr, text):
+    with pytest.raises(SaccadeError, match="the model does not know the word"):
+        nlvr.ask(DEMO, text)
 
 
 def test_a_task_never_learned_is_not_scored(nlvr):

@@ -56,7 +56,9 @@ def test_json(folder):
     [
         (["a"], {}, "a single label, 'a', is always right"),
         (["a", "a"], {}, "the label 'a' is there twice"),
-        (["a", "  "], {}, "the text is empty"),
+        (["a", "  "], {}, "label 2 of 2 is empty; write what the image may show"),
+        ([""], {}, "label 1 of 1 is empty"),
+        (["a cube", "A cube"], {}, "the labels 'a cube' and 'A cube' are the same text to this model"),
         (["a", "red cube " * 20], {}, "tokens, the limit is 16; shorten it"),
         (["a", "b", "--template", "photo"], {}, "the template 'photo' has no single {}"),
         (["a", "b"], {"image": "nothing.png"}, "nothing.png does not exist; check the path"),

@@ -84,6 +84,11 @@ def test_retrieval(pipeline):
         (["a cube"], "a single label, 'a cube', is always right.*give at least two"),
         (["a cube", "red cube " * 20], "tokens, the limit is 16"),
         (["a", "a"], "there twice"),
+        (["a", ""], "label 2 of 2 is empty"),
+        (
+            ["a ball", "red", "A  BALL"],
+            "labels 'a ball' and 'A BALL' are the same text to this model; give one",
+        ),
     ],
 )
 def test_labels_that_are_refused(pipeline, labels, message):

@@ -155,6 +155,59 @@ def test_evaluation(flamingo, blip2, tmp_path):
         saccade.evaluate(blip2, task="caption", num=4)
 
 
+@pytest.fixture
+def rows(tmp_path):
+    """A published data set of one's own; the third text is too long for the prompts of either model."""
+    texts = ["this is a", "two things", "zqxj " * 200, "a blue"]
+    for number, picture in enumerate(PICTURES[:4]):
+        Image.fromarray(picture).save(tmp_path / f"{number}.png")
+    lines = [{"image": f"{i}.png", "text": text, "answers": ["dax"]} for i, text in enumerate(texts)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return tmp_path
+
+
+@pytest.mark.parametrize("kind", ["flamingo", "blip2"])
+def test_published_data(kind, rows, request):
+    few_shot, out = request.getfixturevalue(kind), rows / "out"
+    given = {"data": "jsonl", "folder": rows, "rule": "exact", "max_tokens": 3, "batch_size": 3}
+    scores = saccade.evaluate(few_shot, out=out, progress=False, **given)
+    lines = [json.loads(line) for line in (out / "predictions.jsonl").read_text().splitlines()]
+    for at in (0, 1, 3):
+        alone = few_shot.ask(PICTURES[at], lines[at]["text"], max_new_tokens=3)
+        assert (lines[at]["prediction"], lines[at]["confidence"]) == (alone.text, round(alone.confidence, 4))
+    assert lines[2]["prediction"] == ""
+    assert "tokens, at most" in lines[2]["refused"]
+    assert scores["refused"] == 0.25
+    assert scores["accuracy"] == np.mean([line["prediction"] == "dax" for line in lines])
+    assert (scores["decoding"], scores["prompt"]) == ("greedy, at most 3 tokens", "{text}")
+
+
+def test_published_data_with_a_prompt_and_other_rules(flamingo, rows):
+    options = {"data": "jsonl", "folder": rows, "num": 2, "progress": False, "max_tokens": 3}
+    saccade.evaluate(flamingo, rule="exact", prompt="a red {text}", out=rows / "asked", **options)
+    line = json.loads((rows / "asked" / "predictions.jsonl").read_text().splitlines()[0])
+    assert line["prediction"] == flamingo.ask(PICTURES[0], "a red this is a", max_new_tokens=3).text
+    assert 0 <= saccade.evaluate(flamingo, rule="caption", **options)["bleu_1"] <= 1
+    with pytest.raises(SaccadeError, match="cannot locate, which rule grounding"):
+        saccade.evaluate(flamingo, rule="grounding", **options)
+    with pytest.raises(SaccadeError, match="threshold is for models that reason in steps"):
+        saccade.evaluate(flamingo, rule="exact", threshold=0.0, **options)
+
+
+def test_published_data_of_a_blip2_of_stage_one(rows):
+    vision, words = ViTConfig(12, 1, 2, 20, 8, (SIDE, SIDE)), QFormerConfig(READ, 24, 1, 3, 32, 4)
+    first = FewShot(BLIP2(BLIP2Config(vision, words, None, 8)), made("BLIP2").processor)
+    with pytest.raises(SaccadeError, match="not learned 'chat', only retrieve, match"):
+        saccade.evaluate(first, data="jsonl", folder=rows, rule="exact")
+
+
+def test_published_data_by_command(folder, rows):
+    told = run("evaluate", folder / "flamingo", "--data", "jsonl", "--folder", rows, "--rule", "exact",
+               "--max-tokens", 3, "--num", 2, "--json")  # fmt: skip
+    assert told.exit_code == 0, told.output
+    assert json.loads(told.stdout)["num"] == 2
+
+
 def test_command_line(folder, flamingo):
     asked = ("ask", folder / "a.png", "this is a", "--model", folder / "flamingo", "--max-tokens", 3)
     told = json.loads(run(*asked, "--json").stdout)

@@ -56,6 +56,12 @@ def test_what_is_explained_is_what_is_answered(pipeline, picture, text):
         assert step.attention.sum() == pytest.approx(1, abs=1e-4)
 
 
+@pytest.mark.parametrize("verb", ["ask", "explain"])
+def test_a_threshold_that_is_no_number_is_refused(pipeline, picture, verb):
+    with pytest.raises(SaccadeError, match="threshold is nan"):
+        getattr(pipeline, verb)(picture, QUESTION, threshold=float("nan"))
+
+
 def test_fewer_steps_can_be_asked_for(pipeline, picture):
     assert pipeline.ask(picture, QUESTION, max_steps=2, threshold=99.0).steps == 2
     assert len(pipeline.explain(picture, QUESTION, max_steps=2, threshold=99.0).steps) == 2

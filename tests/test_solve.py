@@ -62,6 +62,11 @@ def test_measure(model, puzzles):
     assert measure(solver, puzzles, lambda cells: cells[:, 0] >= 0, threshold=1e9)["mean_steps"] == 5
 
 
+def test_a_threshold_that_is_no_number_is_refused(model, puzzles):
+    with pytest.raises(SaccadeError, match="threshold is nan"):
+        Solver(model).solve(puzzles, lambda puzzles, cells: cells[:, 0] >= 0, threshold=float("nan"))
+
+
 def test_noise_belongs_to_the_slot_and_steps_can_be_limited(model, puzzles):
     solver = Solver(model)
     rng = np.random.default_rng(0)

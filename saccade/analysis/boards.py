@@ -13,6 +13,7 @@ from saccade.errors import SaccadeError
 from saccade.metrics.reasoning import at_step, calibration_error, halting_steps, spearman
 from saccade.progress import track
 from saccade.puzzles import KINDS
+from saccade.recursion.halting import halting_threshold
 
 RULES = {
     "sudoku": "share of puzzles whose answer is full, keeps the rules and keeps every given",
@@ -57,7 +58,7 @@ def collect_boards(
     model, puzzles: np.ndarray, threshold: float | None, batch_size: int, progress: bool
 ) -> Part:
     """One puzzle model. Arguments as `saccade.analysis.analyse`; puzzles: int8 (N, cells)."""
-    threshold = float(model.model.config.halt_threshold if threshold is None else threshold)
+    threshold = halting_threshold(model.model.config, threshold)
     found = _trace(model.solver, puzzles, batch_size, progress)
     solved = KINDS[model.kind].solved
     correct = np.stack([solved(puzzles, cells) for cells in found["cells"]])

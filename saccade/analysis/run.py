@@ -2,7 +2,6 @@
 
 import io
 import json
-import math
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -60,8 +59,6 @@ def analyse(
     Raises: SaccadeError: a model without reasoning steps, an unknown name, no data.
     """
     puzzles = _is_puzzle_model(model)
-    if threshold is not None and math.isnan(threshold):
-        raise SaccadeError("threshold is nan: give a halting logit, such as 0")
     kind = model.kind if puzzles else "scenes"
     data = data or kind
     tasks = _check(model, data, kind, tasks, num, batch_size, folder, file, orders)

@@ -66,7 +66,7 @@ def analyse(
         seed,
         split,
         batch_size,
-        _finite(logit(threshold)),
+        logit(threshold),
         folder,
         orders,
         file,
@@ -86,10 +86,6 @@ def analyse(
     shown = [str(path) for path in written if path.suffix in (".html", ".json")]
     others = len(written) - len(shown)
     return say(" ".join([*shown, *([f"and {others} figures"] if others else [])]), "dim")
-
-
-def _finite(value: float | None) -> float | None:
-    return None if value is None else min(max(value, -1e6), 1e6)
 
 
 def register(app: typer.Typer) -> None:

@@ -1,21 +1,18 @@
 """Images and texts -> what a published BLIP-2 reads."""
 
-import json
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from saccade.data.chat import ChatTokenizer
+from saccade.data.chat import ChatTokenizer, SavedProcessor
 from saccade.data.clip_processor import check_images, fitted, read_json, token
 from saccade.data.image import read_image
 from saccade.data.interleaved import Chunk
 from saccade.data.text import BPE
 from saccade.errors import SaccadeError
-from saccade.files import write_text
 
-FILE = "blip2_processor.json"
 LENGTH_MULTIPLE = 16  # prompts are padded to it, so that few shapes compile
 
 
@@ -37,7 +34,7 @@ class BLIP2ProcessorConfig:
     pad: int
 
 
-class BLIP2Processor:
+class BLIP2Processor(SavedProcessor):
     """Prompts or pairs -> arrays; what `saccade.few_shot.FewShot` needs of a processor.
 
     Call: rows: each a single Chunk with an image, as `few_shot((), image, text)` makes it.
@@ -46,8 +43,7 @@ class BLIP2Processor:
     Raises: SaccadeError: no row; a row of several chunks, or without an image.
     """
 
-    def __init__(self, tokenizer: ChatTokenizer, config: BLIP2ProcessorConfig):
-        self.tokenizer, self.config = tokenizer, config
+    FILE, CONFIG = "blip2_processor.json", BLIP2ProcessorConfig
 
     @property
     def end_id(self) -> int:
@@ -107,21 +103,6 @@ class BLIP2Processor:
 
     def _see(self, images: Iterable) -> np.ndarray:
         return np.stack([fitted(read_image(image), self.config.image_size, "stretch") for image in images])
-
-    def save(self, folder: str | Path) -> None:
-        """Write tokenizer.json, tokenizer_config.json and blip2_processor.json."""
-        self.tokenizer.save(folder)
-        write_text(Path(folder) / FILE, json.dumps(asdict(self.config), indent=1) + "\n")
-
-    @classmethod
-    def load(cls, folder: str | Path) -> "BLIP2Processor":
-        """Read what `save` wrote. Raises: SaccadeError: it is missing or damaged."""
-        path = Path(folder) / FILE
-        try:
-            config = BLIP2ProcessorConfig(**json.loads(path.read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError) as error:
-            raise SaccadeError(f"{path} cannot be read: {error}; restore the file") from None
-        return cls(ChatTokenizer.load(folder), config)
 
 
 def published(folder: Path, image_size: int, image_tokens: int, retrieval: bool) -> BLIP2Processor:

@@ -3,8 +3,9 @@
 import json
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict, fields
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, ClassVar, NamedTuple, Self
 
 import jinja2
 from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -106,6 +107,43 @@ class ChatTokenizer:
         while self._specials.search(text):  # what is left may form another
             text = self._specials.sub("", text)
         return text.replace("\ue000", "").replace("\ue001", "")
+
+
+class SavedProcessor:
+    """A processor made of a ChatTokenizer and a config, and how every such one is saved and loaded.
+
+    FILE: name of the config's file.  CONFIG: its dataclass.
+    """
+
+    FILE: ClassVar[str]
+    CONFIG: ClassVar[Any]
+
+    def __init__(self, tokenizer: ChatTokenizer, config: Any):
+        self.tokenizer, self.config = tokenizer, config
+
+    def save(self, folder: str | Path) -> None:
+        """Write the tokenizer's files and the config's. Raises: SaccadeError: disk full, no permission."""
+        self.tokenizer.save(folder)
+        text = json.dumps(asdict(self.config), indent=1, ensure_ascii=False) + "\n"
+        write_text(Path(folder) / self.FILE, text)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Self:
+        """Read what `save` wrote. Raises: SaccadeError: it is missing, damaged or of another processor."""
+        path = Path(folder) / cls.FILE
+        try:
+            record = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise SaccadeError(f"{path} cannot be read: {error}; restore the file") from None
+        if not isinstance(record, dict) or set(record) != {field.name for field in fields(cls.CONFIG)}:
+            raise SaccadeError(f"{path} is not of a {cls.__name__}; use the file saved with the weights")
+        values = {key: _tuples(value) for key, value in record.items()}
+        return cls(ChatTokenizer.load(folder), cls.CONFIG(**values))
+
+
+def _tuples(value):
+    """JSON has lists where a frozen config has tuples."""
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
 def _specials_of(bpe: BPE) -> re.Pattern:

@@ -1,22 +1,18 @@
 """Images and conversations -> what NanoVLM reads, and what it should have said."""
 
-import json
 import warnings
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from saccade.data.chat import CHATML, ChatTokenizer, Template, check_messages
+from saccade.data.chat import CHATML, ChatTokenizer, SavedProcessor, Template, check_messages
 from saccade.data.image import read_image
 from saccade.data.tiles import choose_grid, cut, stretch
 from saccade.errors import SaccadeError, SaccadeWarning
-from saccade.files import write_text
 
 IGNORED = -100  # a target that counts nothing
-FILE = "processor.json"
 _MOST_TILES_A_SIDE = 8  # places that published tokenizers have words for
 
 
@@ -52,14 +48,6 @@ class ChatConfig:
     def tiled(self) -> bool:
         return "global_image_token" in dict(self.extra_tokens)
 
-    @classmethod
-    def from_json(cls, record: dict) -> "ChatConfig":
-        names = {field.name for field in fields(cls)}
-        if not isinstance(record, dict) or set(record) != names:
-            raise SaccadeError(f"{FILE} is not of a chat processor; use the file saved with the weights")
-        pairs: dict[str, Any] = {"extra_tokens": tuple((a, b) for a, b in record["extra_tokens"])}
-        return cls(**{**record, **pairs})
-
 
 class Row(NamedTuple):
     """The tokens of one conversation. image: is an image's. answer: is learnt. removable: may be cut."""
@@ -75,7 +63,7 @@ class Row(NamedTuple):
         return np.append(following, IGNORED).astype(np.int32)
 
 
-class ChatProcessor:
+class ChatProcessor(SavedProcessor):
     """Images and conversations -> a batch of arrays. Holds no weights.
 
     Call:
@@ -92,9 +80,10 @@ class ChatProcessor:
     Warns: SaccadeWarning: a prompt was cut to fit, from its beginning; answers never are.
     """
 
+    FILE, CONFIG = "processor.json", ChatConfig
+
     def __init__(self, tokenizer: ChatTokenizer, config: ChatConfig):
-        self.tokenizer = tokenizer
-        self.config = config
+        super().__init__(tokenizer, config)
         tokenizer.add(token for _, token in config.extra_tokens)
         self._tokens = dict(config.extra_tokens)
         self._template = Template(config.template) if config.template else None
@@ -257,22 +246,6 @@ class ChatProcessor:
         c = self.config
         kind = np.float32 if c.tiled and c.reference_tiles else np.uint8
         return np.zeros((*shape, c.image_size, c.image_size, 3), kind)
-
-    def save(self, directory: str | Path) -> None:
-        """Write the tokenizer's files and processor.json. Raises: SaccadeError: disk full, no permission."""
-        self.tokenizer.save(directory)
-        text = json.dumps(asdict(self.config), indent=1, ensure_ascii=False) + "\n"
-        write_text(Path(directory) / FILE, text)
-
-    @classmethod
-    def load(cls, directory: str | Path) -> "ChatProcessor":
-        """Read what `save` wrote."""
-        path = Path(directory) / FILE
-        try:
-            record = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise SaccadeError(f"{path} cannot be read: {error}; restore the file") from None
-        return cls(ChatTokenizer.load(directory), ChatConfig.from_json(record))
 
 
 def fit(row: Row, limit: int) -> Row:

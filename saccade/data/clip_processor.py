@@ -3,19 +3,17 @@
 import json
 import string
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from saccade.data.chat import ChatTokenizer
+from saccade.data.chat import ChatTokenizer, SavedProcessor
 from saccade.data.image import letterbox, read_image
 from saccade.data.text import check_text
 from saccade.errors import SaccadeError
-from saccade.files import write_text
 
-FILE = "processor.json"
 _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 FITS = ("crop", "stretch", "letterbox")
 
@@ -47,24 +45,18 @@ class CLIPProcessorConfig:
         if self.fit not in FITS:
             raise SaccadeError(f"fit is {self.fit!r}; use one of {', '.join(FITS)}")
 
-    @classmethod
-    def from_json(cls, record: dict) -> "CLIPProcessorConfig":
-        names = {field.name for field in fields(cls)}
-        if not isinstance(record, dict) or set(record) != names:
-            raise SaccadeError(f"{FILE} is not of a CLIP processor; use the file saved with the weights")
-        return cls(**record)
 
-
-class CLIPProcessor:
+class CLIPProcessor(SavedProcessor):
     """Images and texts -> arrays. Holds no weights; the model itself normalises pixels.
 
     Args: tokenizer: of the hub; its own rules say what becomes of capitals.  config.
     Raises: SaccadeError: the tokenizer lacks a special token of the config.
     """
 
+    FILE, CONFIG = "processor.json", CLIPProcessorConfig
+
     def __init__(self, tokenizer: ChatTokenizer, config: CLIPProcessorConfig):
-        self.tokenizer = tokenizer
-        self.config = config
+        super().__init__(tokenizer, config)
         self._bos = [] if config.bos is None else [tokenizer.id_of(config.bos)]
         self._eos, self._pad = tokenizer.id_of(config.eos), tokenizer.id_of(config.pad)
 
@@ -113,21 +105,6 @@ class CLIPProcessor:
         """A batch for CLIP: `images`, `tokens`, and with `mask` `padding_mask`."""
         return {"images": self.see(images), **self.read(texts, truncate)}
 
-    def save(self, folder: str | Path) -> None:
-        """Write tokenizer.json, tokenizer_config.json and processor.json."""
-        self.tokenizer.save(folder)
-        write_text(Path(folder) / FILE, json.dumps(asdict(self.config), indent=1) + "\n")
-
-    @classmethod
-    def load(cls, folder: str | Path) -> "CLIPProcessor":
-        """Read what `save` wrote."""
-        path = Path(folder) / FILE
-        try:
-            record = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise SaccadeError(f"{path} cannot be read: {error}; restore the file") from None
-        return cls(ChatTokenizer.load(folder), CLIPProcessorConfig.from_json(record))
-
 
 def fitted(image: np.ndarray, side: int, fit: str) -> np.ndarray:
     """uint8 (H, W, 3) -> uint8 (side, side, 3), see CLIPProcessorConfig."""
@@ -153,6 +130,9 @@ def check_labels(labels: Sequence[str], template: str = "{}") -> list[str]:
         raise SaccadeError(f"the template {template!r} has no single {{}}; write one where the label goes")
     if isinstance(labels, str) or not len(labels):
         raise SaccadeError("there are no labels; give a list of what the image may show")
+    for number, label in enumerate(labels, 1):
+        if isinstance(label, str) and not label.strip():
+            raise SaccadeError(f"label {number} of {len(labels)} is empty; write what the image may show")
     cleaned = [check_text(label) for label in labels]
     twice = next((label for label in cleaned if cleaned.count(label) > 1), None)
     if twice is not None:

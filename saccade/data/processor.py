@@ -104,7 +104,7 @@ class Processor:
         return letterbox(pixels, size or choose_size(pixels.shape[:2], self.config.image_sizes))
 
     def check(self, text: str) -> str:
-        """The text cleaned, in words that the model knows."""
+        """The text cleaned, in words that the model knows; see `check_text` for what becomes of others."""
         return check_text(text, lexicon=self._lexicon)
 
     def encode(self, text: str, limit: int | None = None) -> list[int]:

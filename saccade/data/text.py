@@ -5,6 +5,7 @@ import json
 import os
 import re
 import unicodedata
+import warnings
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
@@ -14,7 +15,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 from tokenizers import Tokenizer as BPE
 from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
-from saccade.errors import SaccadeError
+from saccade.errors import SaccadeError, SaccadeWarning
 from saccade.files import write_text
 
 PAD, BOS, EOS = 0, 1, 2
@@ -29,6 +30,9 @@ _IN_WORDS: dict[str, str] = {str(number): word for number, word in enumerate(NUM
 _OTHER_FORM = _IN_WORDS | {word: digits for digits, word in _IN_WORDS.items()}
 
 _WORD = re.compile(r"\w+(?:'\w+)*")
+# Where a larger share of the words is unknown, the text is in another language (there most are) or of other
+# things. Otherwise a word counts as misspelt if a known one begins alike and is as near as this.
+MOST_MISSPELT, _NEAR = 0.25, 0.8
 _PUNCTUATION = frozenset(" .,;:!?'\"()-/")
 
 
@@ -151,9 +155,11 @@ def check_text(text: str, max_chars: int = MAX_CHARS, lexicon: Collection[str] |
     """Clean what a person typed, or say what is wrong with it.
 
     Runs of white space become one space. With a lexicon every word must be in it; a number may be written in
-    digits or as a word and comes back in the form that the lexicon has.
+    digits or as a word and comes back in the form that the lexicon has. Where at most a quarter of the words
+    are unknown, and each is nearly a known one ("squere"), the known ones come back in their place.
 
-    Raises: SaccadeError: empty, too long, control characters, or words that the lexicon lacks.
+    Raises: SaccadeError: empty, too long, control characters, or other words that the lexicon lacks.
+    Warns: SaccadeWarning: the words that were taken for misspelt, and what for.
     """
     if not isinstance(text, str):
         raise SaccadeError(f"the text is a {type(text).__name__}; give a string")
@@ -173,28 +179,38 @@ def check_text(text: str, max_chars: int = MAX_CHARS, lexicon: Collection[str] |
 
 
 def _in_lexicon(text: str, lexicon: frozenset[str]) -> str:
-    unknown: list[str] = []
-
-    def known_form(match: re.Match) -> str:
-        word = match.group()
-        lower = word.lower()
-        if lower in lexicon:
-            return word
-        other = _OTHER_FORM.get(lower)
-        if other in lexicon:
-            return other
-        unknown.append(lower)
-        return word
-
-    rewritten = _WORD.sub(known_form, text)
-    if unknown:
+    found = _WORD.findall(text)
+    unknown = [word.lower() for word in found if _form(word, lexicon) is None]
+    meant: dict[str, str | None] = {}
+    if len(unknown) <= MOST_MISSPELT * len(found):
+        meant = {word: _nearest(word, lexicon) for word in unknown}
+    if unknown and not (meant and all(meant.values())):
         raise SaccadeError("; ".join(_unknown_word(word, lexicon) for word in dict.fromkeys(unknown[:3])))
     symbols = sorted(set(_WORD.sub("", text)) - _PUNCTUATION)
     if symbols:
         raise SaccadeError(f"the model does not know the symbol {symbols[0]!r}; leave it out")
-    if not _WORD.search(text):
+    if not found:
         raise SaccadeError(f"the text {text[:40]!r} has no words; write a question or a statement")
-    return rewritten
+    if meant:
+        read = ", ".join(f"{word!r} is read as {known!r}" for word, known in meant.items())
+        warnings.warn(f"the model does not know every word: {read}", SaccadeWarning, stacklevel=3)
+    return _WORD.sub(lambda match: meant.get(match[0].lower()) or str(_form(match[0], lexicon)), text)
+
+
+def _form(word: str, lexicon: frozenset[str]) -> str | None:
+    """The word, or the other form of a number, that the lexicon has."""
+    if word.lower() in lexicon:
+        return word
+    other = _OTHER_FORM.get(word.lower())
+    return other if other in lexicon else None
+
+
+def _nearest(word: str, lexicon: frozenset[str]) -> str | None:
+    """The known word that a misspelt one most likely is; None for numbers and where there is none."""
+    if word in _OTHER_FORM or not word.isalpha():
+        return None
+    alike = sorted(known for known in lexicon if known[0] == word[0])
+    return next(iter(difflib.get_close_matches(word, alike, n=1, cutoff=_NEAR)), None)
 
 
 def _unknown_word(word: str, lexicon: frozenset[str]) -> str:

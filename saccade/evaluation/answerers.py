@@ -10,10 +10,12 @@ goes with each, and returns a dict for each: `prediction`, and what else is to b
     rank(rows, texts)      a score for each of row.candidates: dialogue
     describe(rows, texts)  a list of {"box", "score", "caption"}: dense_captions
 
-`follows`: whether it is given the prompt of the harness, or the row's text alone.  `settings`: plain values,
-what its predictions depend on beside its weights.  `model`: its Keras model.
+`follows`: whether it is given the prompt of the harness, or the row's text alone.  `completes`: whether it
+goes on with any text, so that a prompt may be given although it follows none; optional.  `settings`: plain
+values, what its predictions depend on beside its weights.  `model`: its Keras model.
 """
 
+import warnings
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any, Protocol
@@ -21,10 +23,14 @@ from typing import Any, Protocol
 import numpy as np
 
 from saccade.data.image import choose_size
+from saccade.data.interleaved import few_shot
 from saccade.data.processor import stack
 from saccade.data.readers import Row
-from saccade.errors import SaccadeError
+from saccade.errors import SaccadeError, SaccadeWarning
 from saccade.pipeline import check_learned
+from saccade.recursion.halting import halting_threshold
+
+_DOT = np.zeros((2, 2, 3), np.uint8)  # a picture, where the text alone is looked at
 
 
 class Answerer(Protocol):
@@ -39,7 +45,7 @@ class SteppingAnswerer:
     """A VLM-HRM: its closed set of answers, its statements, captions and boxes.
 
     A text with words that it has not learned is refused: the row's prediction is empty (its box None) and
-    `refused` says why.
+    `refused` says why. Where they are taken for misspelt, `note` says what for.
 
     Args: pipeline: a Pipeline.  threshold: halting logit; None = the model's.
     """
@@ -49,7 +55,7 @@ class SteppingAnswerer:
     def __init__(self, pipeline, threshold: float | None = None):
         self.pipeline, self.model = pipeline, pipeline.model
         config = pipeline.model.config
-        self.threshold = float(config.halt_threshold if threshold is None else threshold)
+        self.threshold = halting_threshold(config, threshold)
         halting = f"halts where the logit exceeds {self.threshold:g}, at most {config.halt_max_steps} steps"
         self.settings = {"decoding": halting, "threshold": self.threshold}
 
@@ -74,7 +80,7 @@ class SteppingAnswerer:
             batch = self._batch([placed for _, placed, _ in filled], [ids for *_, ids in filled])
             result = self.pipeline.reasoner.run(batch, task, self.threshold)
             for at, (index, (_, placement), _) in enumerate(group):
-                found[index] = self._read(task, result, at, placement)
+                found[index] |= self._read(task, result, at, placement)
             assert all(placed[0].shape[:2] == canvas for _, placed, _ in group)
         return found
 
@@ -84,10 +90,14 @@ class SteppingAnswerer:
         groups = defaultdict(list)
         for index, row in enumerate(rows):
             try:
-                ids = processor.encode(processor.check(texts[index])) if texts else processor.encode("")
+                with warnings.catch_warnings(record=True) as noted:
+                    warnings.simplefilter("always", SaccadeWarning)
+                    ids = processor.encode(processor.check(texts[index]) if texts else "")
             except SaccadeError as error:
                 found[index] = {"prediction": "", "refused": str(error)}
                 continue
+            if noted:
+                found[index]["note"] = str(noted[-1].message)
             pixels = row.image
             canvas = choose_size(pixels.shape[:2], processor.config.image_sizes)
             groups[canvas].append((index, processor.place(pixels, canvas), ids))
@@ -134,18 +144,58 @@ class WritingAnswerer:
     judge = caption = answer
 
 
+class CompletingAnswerer(WritingAnswerer):
+    """A Flamingo or BLIP-2, a FewShot: what it writes after image and text, greedily, without demonstrations.
+
+    A text that is longer than its prompts may be is refused: the row's prediction is empty and `refused` says
+    why.
+
+    Args: pipeline: has `reply`.  max_tokens: of an answer.
+    Raises: SaccadeError: a BLIP-2 of stage one, which writes nothing.
+    """
+
+    follows, completes = False, True
+
+    def __init__(self, pipeline, max_tokens: int):
+        check_learned(pipeline.model, "chat")
+        super().__init__(pipeline, max_tokens)
+
+    def answer(self, rows: Sequence[Row], texts: Sequence[str]) -> list[dict]:
+        found: list[dict] = [{} for _ in rows]
+        prompts = {}
+        for index, (row, text) in enumerate(zip(rows, texts, strict=True)):
+            prompts[index] = few_shot((), row.image, text)
+            try:
+                self.pipeline.processor([few_shot((), _DOT, text)])
+            except SaccadeError as error:
+                found[index] = {"prediction": "", "refused": str(error)}
+                del prompts[index]
+        if prompts:
+            # Filled up to the size of the batch: one program a length of text.
+            filled = [*prompts.values(), *[next(iter(prompts.values()))] * (len(rows) - len(prompts))]
+            replies = self.pipeline.reply(filled, max_new_tokens=self.max_tokens)
+            for index, reply in zip(prompts, replies, strict=False):
+                found[index] = {"prediction": reply.text, "confidence": _rounded(reply.confidence)}
+        return found
+
+    judge = caption = answer
+
+
 def answerer_of(pipeline, max_tokens: int, threshold: float | None = None) -> Answerer:
     """The answerer of what `saccade.load` returns, or the object itself if it is one.
 
-    Raises: SaccadeError: it is neither.
+    Raises: SaccadeError: it is neither; a threshold for a model without steps, or NaN.
     """
-    if hasattr(pipeline, "follows"):
-        return pipeline
-    if hasattr(pipeline, "reasoner"):
+    own = hasattr(pipeline, "follows")
+    if not own and hasattr(pipeline, "reasoner"):
         return SteppingAnswerer(pipeline, threshold)
+    if threshold is not None:
+        raise SaccadeError("threshold is for models that reason in steps, this one does not; leave it out")
+    if own:
+        return pipeline
+    if hasattr(pipeline, "reply"):
+        return CompletingAnswerer(pipeline, max_tokens)
     if hasattr(pipeline, "chat"):
-        if threshold is not None:
-            raise SaccadeError("threshold is for models that reason in steps, this one writes; leave it out")
         return WritingAnswerer(pipeline, max_tokens)
     raise SaccadeError(f"a {type(pipeline).__name__} answers no questions; load a model that sees and reads")
 

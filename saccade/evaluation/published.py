@@ -9,7 +9,6 @@ from saccade.evaluation.answerers import answerer_of
 from saccade.evaluation.harness import harness_of
 from saccade.evaluation.record import Job
 from saccade.evaluation.rules import rule_of, score_rows, truth_of
-from saccade.evaluation.scenes import clipped
 
 
 def published_job(
@@ -35,17 +34,15 @@ def published_job(
         raise SaccadeError(f"{data} needs the folder of its published files: give folder")
     harness = harness_of(data, rule)
     tokens = harness.max_tokens if max_tokens is None else max_tokens
-    if threshold is not None:
-        threshold = clipped(pipeline.model, threshold)
     answerer = answerer_of(pipeline, tokens, threshold)
     verb = rule_of(harness.rule).verb
     if not hasattr(answerer, verb):
         raise SaccadeError(
             f"this model cannot {verb}, which rule {harness.rule} of {data} needs; use another model or rule"
         )
-    if prompt is not None and not answerer.follows:
+    if prompt is not None and not (answerer.follows or getattr(answerer, "completes", False)):
         raise SaccadeError("prompt is for models that follow instructions, this one takes the text alone")
-    template = (prompt or harness.prompt) if answerer.follows else "{text}"
+    template = prompt or (harness.prompt if answerer.follows else "{text}")
     if "{text}" not in template and verb != "caption":
         raise SaccadeError(f"prompt {template!r} has no {{text}}, where the row's text belongs; add it")
     rows = open_rows(data, folder, split, images)

@@ -17,6 +17,7 @@ from saccade.evaluation.texts import (
     score_rationales,
     score_replies,
 )
+from saccade.recursion.halting import halting_threshold
 
 RULES = {
     "vqa": "share of questions whose most probable answer, of the closed set, is the right one",
@@ -40,7 +41,6 @@ SCORERS = {
 }
 _NUM = {"retrieve": 1000}
 _REASONER_TASK = {"panels": "statement", "rationale": "vqa", "retrieve": "match"}
-_MOST = 1e6
 
 
 def scene_run(
@@ -61,7 +61,7 @@ def scene_run(
     if task == "retrieve":
         check_gallery(num)
     items = scene_items(source, num // 2 if task == "retrieve" else num)
-    halting = clipped(pipeline, threshold)
+    halting = _halting(pipeline, threshold)
     return Run(pipeline, _REASONER_TASK.get(task, task), items, num, batch_size, halting, progress)
 
 
@@ -78,7 +78,7 @@ def nlvr_run(
     if folder is None:
         raise SaccadeError("nlvr needs the folder that holds dev.jsonl and dev_images.zip: give folder")
     items, count = nlvr_items(folder, num, orders)
-    halting = clipped(pipeline, threshold)
+    halting = _halting(pipeline, threshold)
     return Run(pipeline, "statement", items, count, batch_size, halting, progress)
 
 
@@ -111,12 +111,9 @@ def rule_name(settings: dict) -> str:
     return "written" if settings["task"] == "vqa" and settings["max_steps"] is None else settings["task"]
 
 
-def clipped(pipeline: Any, threshold: float | None) -> float | None:
-    """The halting logit as JSON can hold it; None for a model that does not reason in steps."""
-    if not hasattr(pipeline, "reasoner"):
-        return None
-    threshold = float(pipeline.model.config.halt_threshold if threshold is None else threshold)
-    return min(max(threshold, -_MOST), _MOST)  # JSON has no infinity
+def _halting(pipeline: Any, threshold: float | None) -> float | None:
+    """The halting logit in use; None for a model that does not reason in steps."""
+    return halting_threshold(pipeline.model.config, threshold) if hasattr(pipeline, "reasoner") else None
 
 
 def _decoding(run: Run, task: str, rerank: int) -> str:

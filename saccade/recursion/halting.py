@@ -1,9 +1,27 @@
 """When to stop: the rule, the exploration that trains it, and its losses."""
 
+import math
+
 import keras
 from keras import ops
 
+from saccade.errors import SaccadeError
 from saccade.losses import binary_cross_entropy
+
+_MOST = 1e6
+
+
+def halting_threshold(config, given: float | None) -> float:
+    """The halting logit to exceed: the given one, or that of a model's config.
+
+    Infinity (at once, or not before the last step) becomes +-1e6, which no logit reaches and JSON can hold.
+
+    Raises: SaccadeError: it is NaN, which no logit exceeds: every row would silently take all steps.
+    """
+    threshold = float(config.halt_threshold if given is None else given)
+    if math.isnan(threshold):
+        raise SaccadeError("the halting threshold is nan; give a number, or leave it out for the model's")
+    return min(max(threshold, -_MOST), _MOST)
 
 
 def should_halt(q_halt, steps, max_steps: int, threshold: float = 0.0, min_steps=None):

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 Schedule = Literal["cosine", "constant"]
 OptimizerName = Literal["adamw", "adam_atan2", "muon", "shape_muon", "lion", "sgd", "sign_sgd"]
@@ -83,3 +83,12 @@ class StreamConfig(BaseModel):
     batch: int
     weight: float = 1.0
     workers: int = 1
+
+
+def first_error(error: ValidationError) -> str:
+    """The first thing that is wrong, as one line."""
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"]) or "the config"
+    if first["type"] == "extra_forbidden":
+        return f"unknown key {where!r}; remove it"
+    return f"{where}: {first['input']!r} does not fit: {first['msg'][0].lower()}{first['msg'][1:]}"

@@ -24,6 +24,7 @@ from pydantic import BaseModel, ValidationError
 
 from saccade.errors import SaccadeError
 from saccade.files import write_text
+from saccade.train.config import first_error
 
 if TYPE_CHECKING:
     from saccade.train.trainer import Result
@@ -74,7 +75,7 @@ def apply_overrides(config: C, overrides: Iterable[str]) -> C:
     try:
         return type(config).model_validate(values)
     except ValidationError as error:
-        raise SaccadeError(_first_error(error)) from error
+        raise SaccadeError(first_error(error)) from error
 
 
 def _set(values: dict, kind: Any, key: str, value: Any) -> None:
@@ -99,14 +100,6 @@ def _set(values: dict, kind: Any, key: str, value: Any) -> None:
                 )
             values[name] = {}
         values = values[name]
-
-
-def _first_error(error: ValidationError) -> str:
-    first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"]) or "the config"
-    if first["type"] == "extra_forbidden":
-        return f"unknown key {where!r}; remove it"
-    return f"{where}: {first['input']!r} does not fit: {first['msg'][0].lower()}{first['msg'][1:]}"
 
 
 def list_recipes() -> dict[str, Path]:

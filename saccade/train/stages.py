@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from saccade.errors import SaccadeError
-from saccade.train.config import OptimizerName, Part, Schedule, TrainConfig
+from saccade.train.config import OptimizerName, Part, Schedule, TrainConfig, first_error
 from saccade.train.optim import assign_parts, local_path
 from saccade.train.stream import Stream
 from saccade.train.trainer import Result, Trainer
@@ -64,6 +64,7 @@ class Stage(BaseModel):
         learning_rate, warmup_steps, schedule, min_ratio, optimizer, weight_decay, ema_decay: see TrainConfig.
             Every stage begins with a fresh optimiser and its own schedule.
         streams: names of the streams that this stage learns from; None = all.
+    Raises: SaccadeError: a value that does not fit (names it), or an unknown one.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -81,6 +82,15 @@ class Stage(BaseModel):
     ema_decay: float | None = Field(None, gt=0, lt=1)
     streams: tuple[str, ...] | None = None
 
+    @model_validator(mode="wrap")
+    @classmethod
+    def _in_one_line(cls, values, validate):
+        try:
+            return validate(values)
+        except ValidationError as error:
+            name = values.get("name") if isinstance(values, dict) else None
+            raise SaccadeError(f"{f'stage {name!r}' if name else 'a stage'}: {first_error(error)}") from error
+
 
 class MultiStageTrainer(InTurn):
     """Trains one model in stages, such as the projection alone and then everything.
@@ -92,7 +102,8 @@ class MultiStageTrainer(InTurn):
         stages: in order; see Stage.
         out_dir: stage i writes its checkpoints and log.jsonl to out_dir/stage_i, the last to out_dir itself.
         options: of every Trainer: evaluate, on_save, resume, console.
-    Raises: SaccadeError: a stage trains nothing, names an unknown part or stream, says not how long it is.
+    Raises: SaccadeError: a stage trains nothing, names an unknown part or stream, says not how long it is, or
+        is shorter than its warm-up.
     Source: staged training of vision-language models, such as BLIP-2, arXiv:2301.12597, section 3.
     """
 
@@ -133,6 +144,11 @@ def _plan(stage: Stage, number: int, model, streams, config: TrainConfig):
     own = TrainConfig.model_validate({**config.model_dump(), **given})
     if not any(own.learning_rate * scale for scale in _scales(own.parts, model)):
         raise SaccadeError(f"stage {stage.name!r} trains nothing: its learning rates are 0; raise one")
+    if own.warmup_steps > own.steps:
+        raise SaccadeError(
+            f"stage {stage.name!r} has steps {own.steps}, fewer than its warmup_steps {own.warmup_steps}, so "
+            "it never reaches its learning rate; change one of the two"
+        )
     return used, own
 
 

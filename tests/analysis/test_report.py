@@ -353,7 +353,7 @@ def test_puzzle_refusals(four, tmp_path):
         ({"file": "p.txt"}, "leave file out"),
         ({"folder": "nlvr"}, "folder nlvr is of nlvr, the data is scenes"),
         ({"orders": 2}, "orders 2 is of nlvr"),
-        ({"threshold": float("nan")}, "threshold is nan"),
+        ({"threshold": float("nan")}, "threshold is nan; give a number"),
         ({"split": "dev"}, "unknown split 'dev'"),
     ],
 )

@@ -241,7 +241,7 @@ def test_save_and_load(tmp_path):
         np.testing.assert_array_equal(one[name], two[name])
     assert again.tokenizer.eos == "<|im_end|>"
     (tmp_path / "processor.json").write_text("{}")
-    with pytest.raises(SaccadeError, match="not of a chat processor"):
+    with pytest.raises(SaccadeError, match="not of a ChatProcessor"):
         ChatProcessor.load(tmp_path)
 
 

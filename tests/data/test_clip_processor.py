@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from saccade.data.blip2_processor import BLIP2Processor, BLIP2ProcessorConfig
 from saccade.data.clip_processor import (
     CLIPProcessor,
     CLIPProcessorConfig,
@@ -102,6 +103,25 @@ def test_images_that_are_refused(tmp_path):
         made.see([tmp_path / "x.png"])
 
 
+def test_a_blip2_processor_is_saved_alike(tmp_path):
+    made = BLIP2Processor(clip_parts.processor().tokenizer, BLIP2ProcessorConfig(16, 4, 1, 2, 0))
+    made.save(tmp_path)
+    again = BLIP2Processor.load(tmp_path)
+    assert again.config == made.config
+    picture = np.zeros((9, 9, 3), np.uint8)
+    for ours, theirs in zip(
+        *(p.pairs([picture], ["a cube"], 99).values() for p in (made, again)), strict=True
+    ):
+        np.testing.assert_array_equal(ours, theirs)
+    path = tmp_path / "blip2_processor.json"
+    path.write_text(json.dumps({"image_size": 16}))
+    with pytest.raises(SaccadeError, match=r"json is not of a BLIP2Processor; use the file saved"):
+        BLIP2Processor.load(tmp_path)
+    path.write_text("{")
+    with pytest.raises(SaccadeError, match=r"cannot be read.*restore the file"):
+        BLIP2Processor.load(tmp_path)
+
+
 def test_saving_and_pickling(tmp_path):
     made = clip_parts.processor(fit="stretch")
     made.save(tmp_path)
@@ -110,7 +130,7 @@ def test_saving_and_pickling(tmp_path):
         assert again.encode("a red cube") == made.encode("a red cube")
     record = json.loads((tmp_path / "processor.json").read_text())
     (tmp_path / "processor.json").write_text(json.dumps({**record, "answers": []}))
-    with pytest.raises(SaccadeError, match="is not of a CLIP processor"):
+    with pytest.raises(SaccadeError, match="is not of a CLIPProcessor"):
         CLIPProcessor.load(tmp_path)
     with pytest.raises(SaccadeError, match="fit is 'zoom'; use one of crop, stretch, letterbox"):
         CLIPProcessorConfig(fit="zoom")

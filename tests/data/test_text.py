@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from saccade.data.text import BOS, EOS, PAD, Tokenizer, check_text, lexicon_of, words
-from saccade.errors import SaccadeError
+from saccade.errors import SaccadeError, SaccadeWarning
 
 LEXICON = lexicon_of(["How many red cubes are left of the 3 balls?", "two cones"])
 
@@ -132,6 +132,30 @@ def test_unknown_words_are_named_with_the_nearest():
     refused("How many rad cubs?", "'rad'", "red", "'cubs'", "cubes", lexicon=LEXICON)
     refused("xylophone", "'xylophone'", "other words", lexicon=LEXICON)
     refused("how many " + "q" * 500, "'" + "q" * 40 + "'", lexicon=LEXICON)
+
+
+def test_a_misspelt_word_among_known_ones_is_read_and_told():
+    with pytest.warns(SaccadeWarning, match="'cubess' is read as 'cubes'") as told:
+        assert check_text("How many red Cubess are left?", lexicon=LEXICON) == "How many red cubes are left?"
+    assert len(told) == 1
+    with pytest.warns(SaccadeWarning, match="'manny' is read as 'many', 'bals' is read as 'balls'"):
+        read = check_text("how manny red cubes are left of the two bals?", lexicon=LEXICON)
+    assert read == "how many red cubes are left of the two balls?"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "many red cubess",  # one in three: too few known words to tell what is meant
+        "how many red cubess are left of of manny bals",  # three in ten
+        "how many red tables are left of the cones",  # no known word is near
+        "how many xcubes are left of the balls",  # the first letter is seldom wrong
+        "how many cubes are left of the 33 balls",  # a number is never taken for another
+        "how many cubes are left of the five balls",
+    ],
+)
+def test_other_unknown_words_are_refused(text):
+    refused(text, "the model does not know the word", lexicon=LEXICON)
 
 
 def test_symbols_and_no_words_are_refused():

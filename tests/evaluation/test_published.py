@@ -308,20 +308,37 @@ def stepping():
 def test_a_vlm_hrm_answers_as_alone_and_refuses_words_it_does_not_know(stepping, tmp_path):
     for number, size in enumerate(((30, 20), (20, 30), (31, 20))):
         picture(tmp_path / f"{number}.png", *size, level=60 * number)
-    texts = ("is it gray?", "is it left?", "is it gray?", "which motorcycle?")
+    texts = ("is it gray?", "is it left?", "is it left grayy?", "which motorcycle?")
     rows = [{"image": f"{i % 3}.png", "text": text, "answers": "red"} for i, text in enumerate(texts)]
     write_lines(tmp_path / "rows.jsonl", rows)
     scores = run(stepping, tmp_path, tmp_path / "out", batch_size=4)
     lines = [json.loads(line) for line in (tmp_path / "out" / "predictions.jsonl").read_text().splitlines()]
     for row, line in list(zip(rows, lines, strict=True))[:3]:
-        alone = stepping.ask(tmp_path / row["image"], row["text"], task="vqa")
+        alone = stepping.ask(tmp_path / row["image"], row["text"].replace("yy", "y"), task="vqa")
         assert (line["prediction"], line["steps"]) == (alone.text, alone.steps)
         assert line["confidence"] == pytest.approx(alone.confidence, abs=2e-4)
+    assert [line.get("note") for line in lines[:3]] == [None, None, lines[2]["note"]]
+    assert "'grayy' is read as 'gray'" in lines[2]["note"]
     assert lines[3]["prediction"] == ""
     assert "motorcycle" in lines[3]["refused"]
     assert scores["refused"] == 0.25
     assert scores["accuracy"] == np.mean([line["prediction"] == "red" for line in lines])
     assert scores["decoding"].startswith("halts where the logit exceeds 0")
+
+
+def test_a_vlm_hrm_halts_where_it_is_told(stepping, tmp_path):
+    picture(tmp_path / "a.png", 30, 20)
+    write_lines(tmp_path / "rows.jsonl", [{"image": "a.png", "text": "is it gray?", "answers": "red"}] * 2)
+    for threshold, steps, said in ((-np.inf, 1, -1e6), (np.inf, 2, 1e6)):
+        out = tmp_path / f"{steps}"
+        scores = run(stepping, tmp_path, out, threshold=threshold)
+        lines = [json.loads(line) for line in (out / "predictions.jsonl").read_text().splitlines()]
+        assert [line["steps"] for line in lines] == [steps, steps]
+        assert scores["threshold"] == said
+    with pytest.raises(SaccadeError, match="threshold is nan"):
+        run(stepping, tmp_path, threshold=np.nan)
+    with pytest.raises(SaccadeError, match="threshold is for models that reason in steps, this one does not"):
+        run(Script(), tmp_path, threshold=0.0)
 
 
 def test_a_vlm_hrm_finds_boxes_of_the_picture(stepping, tmp_path):

@@ -1,10 +1,20 @@
 """The halting rule, the exploration and the halting targets."""
 
+from types import SimpleNamespace
+
 import keras
 import numpy as np
+import pytest
 from reference import sigmoid, to_numpy
 
-from saccade.recursion.halting import explore_min_steps, halting_loss, q_continue_target, should_halt
+from saccade.errors import SaccadeError
+from saccade.recursion.halting import (
+    explore_min_steps,
+    halting_loss,
+    halting_threshold,
+    q_continue_target,
+    should_halt,
+)
 
 
 def test_halting_rule():
@@ -14,6 +24,15 @@ def test_halting_rule():
     np.testing.assert_array_equal(to_numpy(should_halt(q, steps, 6, threshold=1.0)), [0, 0, 0, 1, 1])
     least = np.array([1, 1, 2, 1, 9], np.int32)
     np.testing.assert_array_equal(to_numpy(should_halt(q, steps, 6, min_steps=least)), [0, 0, 0, 1, 1])
+
+
+def test_a_threshold_is_given_or_the_models_and_a_number():
+    config = SimpleNamespace(halt_threshold=0.5)
+    assert [halting_threshold(config, given) for given in (None, -2, 0.0)] == [0.5, -2.0, 0.0]
+    assert [halting_threshold(config, given) for given in (np.inf, -np.inf)] == [1e6, -1e6]
+    for bad in (config, np.nan), (SimpleNamespace(halt_threshold=np.nan), None):
+        with pytest.raises(SaccadeError, match="halting threshold is nan; give a number"):
+            halting_threshold(*bad)
 
 
 def test_exploration_draws_what_it_says():

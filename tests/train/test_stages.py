@@ -61,7 +61,7 @@ def test_without_averages_the_last_weights_are_handed_on(seen):
 
 def test_epochs_are_passes_over_the_longest_stream(seen):
     config = CONFIG.model_copy(update={"accumulate": 2})
-    trainer(None, [Stage(name="a", epochs=0.5, streams=("plain",)), Stage(name="b", steps=1)], config).fit()
+    trainer(None, [Stage(name="a", epochs=0.5, streams=("plain",)), Stage(name="b", steps=2)], config).fit()
     assert seen[0][0].steps == 2  # ceil(0.5 * 30 / 4 / 2)
 
 
@@ -77,12 +77,42 @@ def test_epochs_are_passes_over_the_longest_stream(seen):
         (Stage(name="a", steps=1, epochs=2), "'a' has steps 1 and epochs 2.0; give one of the two"),
         (Stage(name="a", steps=1, streams=("plane",)), "'a' learns from plane; the streams are plain, slots"),
         (Stage(name="a", steps=1, streams=()), "'a' learns from no stream"),
+        (Stage(name="a", steps=3, warmup_steps=4), "'a' has steps 3, fewer than its warmup_steps 4, so it"),
+        (
+            Stage(name="a", steps=1),
+            "'a' has steps 1, fewer than its warmup_steps 2, .* change one of the two",
+        ),
         (Stage(name="head", steps=1), "stages are called head, head; give each a name of its own"),
     ],
 )
 def test_a_stage_that_cannot_work_is_refused_before_the_first_begins(stage, message):
     with pytest.raises(SaccadeError, match=message):
         trainer(None, [STAGES[0], stage])
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (
+            {"name": "a", "steps": 0},
+            "stage 'a': steps: 0 does not fit: input should be greater than or equal",
+        ),
+        ({"name": "a", "epochs": "two"}, "stage 'a': epochs: 'two' does not fit"),
+        ({"name": "a", "trains": {"head": {"freeze": 7}}}, "stage 'a': trains.head.freeze: 7 does not fit"),
+        ({"name": "a", "step": 3}, "stage 'a': unknown key 'step'; remove it"),
+        ({"steps": 3}, "a stage: name: .* does not fit: field required"),
+    ],
+)
+def test_a_value_that_does_not_fit_is_one_line(values, message):
+    for make in (lambda: Stage(**values), lambda: Stage.model_validate(values)):
+        with pytest.raises(SaccadeError, match=message) as caught:
+            make()
+        assert "\n" not in str(caught.value)
+
+
+def test_a_warm_up_may_take_the_whole_stage():
+    run = trainer(None, [Stage(name="a", steps=2, warmup_steps=2)])
+    assert [settings.warmup_steps for _, settings in run.stages] == [2]
 
 
 def test_epochs_of_an_endless_stream_are_refused():
