@@ -60,7 +60,7 @@ def test_json(fake):
 def test_a_maze(fake, tmp_path):
     path = tmp_path / "maze.txt"
     path.write_text("S.#.\n..#.\n#...\n...G\n")
-    assert run("maze", str(path)).stdout.splitlines()[:4] == ["S.#.", "**#.", "#*..", ".**G"]
+    assert run("maze", str(path), "-m", "fake").stdout.splitlines()[:4] == ["S.#.", "**#.", "#*..", ".**G"]
 
 
 def test_a_wrong_grid_is_never_shown(fake):
@@ -108,6 +108,13 @@ def test_bad_mazes(text, message, tmp_path, monkeypatch):
     result = run("maze", str(path))
     assert result.exit_code == 2
     assert message in result.output
+
+
+def test_a_maze_needs_a_model_of_the_user(tmp_path):
+    (tmp_path / "maze.txt").write_text("\ufeffS.\n.G\n", encoding="utf-8")  # as some editors begin a file
+    result = run("maze", str(tmp_path / "maze.txt"))
+    assert result.exit_code == 2
+    assert "no model of maze is bundled; train one with `saccade train maze_trm`" in result.output
 
 
 def test_models_that_do_not_fit(tmp_path):

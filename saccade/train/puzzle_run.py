@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +9,7 @@ from pydantic import BaseModel, ConfigDict
 
 from saccade import backend
 from saccade.data.puzzles import arc, maze, sudoku
-from saccade.models.trm import HRM, PRESETS, TRM
+from saccade.models.trm import HRM, TRM, preset
 from saccade.solve import Solver, measure
 from saccade.train.config import Part, TrainConfig
 from saccade.train.objectives import Recursive
@@ -101,7 +100,7 @@ def build(
         model = kind.load(config.init, dtype=config.precision, **config.model)
     else:
         backend.seed_everything(config.seed)
-        model = kind(replace(PRESETS[config.preset], **(changes | config.model)), dtype=config.precision)
+        model = kind(preset(config.preset, **(changes | config.model)), dtype=config.precision)
     if start is not None:
         for own, other in zip(model.variables, start.variables, strict=True):
             own.assign(other.value)
