@@ -22,16 +22,21 @@ def run(*words):
 class Fake:
     """Answers rightly, or with the first answer spoilt."""
 
-    def __init__(self, kind, right=True):
+    def __init__(self, kind, right=True, tries=3):
         self.rules = {"sudoku": sudoku, "maze": maze}[kind]
         self.right = right
+        self.tries = tries
 
     def solve_many(self, puzzles, mode, seed=0, seconds=None):
         grid = self.rules.check(puzzles[0])
         if not self.right:
             grid = np.roll(grid, 1)
         valid = bool(self.rules.solved(puzzles, grid[None])[0])
-        return [Solution(grid, valid, 5 if mode == "halting" else 16, 0.987, 1 if mode == "halting" else 3)]
+        return [
+            Solution(
+                grid, valid, 5 if mode == "halting" else 16, 0.987, 1 if mode == "halting" else self.tries
+            )
+        ]
 
 
 @pytest.fixture
@@ -71,6 +76,19 @@ def test_a_wrong_grid_is_never_shown(fake):
     assert "5 3 4" not in result.output
     as_json = run("sudoku", PUZZLE, "--json")
     assert list(json.loads(as_json.stdout)) == ["error"]
+
+
+@pytest.mark.parametrize(
+    ("mode", "tries", "advice"),
+    [
+        ("search", 3, "use more --seconds than 7 or another --seed or another --model"),
+        ("search", 129, "129 tries; use another --seed or another --model"),  # time was left
+        ("halting", 1, "use --mode search"),
+    ],
+)
+def test_what_could_help_is_said(fake, mode, tries, advice):
+    fake |= {"right": False, "tries": tries}
+    assert advice in run("sudoku", PUZZLE, "--mode", mode, "--seconds", "7").output
 
 
 BAD = {

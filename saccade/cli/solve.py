@@ -75,13 +75,18 @@ def _solve(
             "its directory"
         )
     model = load_puzzle_model(name, kind)
+    from saccade.solve import Search  # with the model, after Keras
+
     solution = model.solve_many(cells[None], str(mode), seed=seed, seconds=seconds)[0]
     if not solution.valid:
-        more = f"more --seconds than {seconds:g}" if mode is Mode.search else "--mode search"
+        ways = ["another --seed", "another --model"] if mode is Mode.search else ["--mode search"]
+        if (
+            mode is Mode.search and solution.tries <= Search.rounds
+        ):  # else it gave up before its time was over
+            ways.insert(0, f"more --seconds than {seconds:g}")
         raise SaccadeError(
             f"the model found no answer that keeps the rules in {plural(solution.steps, 'step')}"
-            f"{_tries(solution)}; "
-            f"use {more}, another --seed or another --model"
+            f"{_tries(solution)}; use {' or '.join(ways)}"
         )
     if as_json:
         side = round(len(solution.grid) ** 0.5)
