@@ -4,7 +4,6 @@ A grid is an int8 vector of n * n cells, row by row, 0 = blank; n = 9 in boxes o
 2 x 2.
 """
 
-from collections.abc import Callable
 from functools import cache
 from itertools import combinations
 from multiprocessing import get_context
@@ -27,9 +26,9 @@ def parse(text: str) -> np.ndarray:
     Returns: int8 (81,), or (16,) for a 4 x 4 puzzle.
     Raises: SaccadeError: another length, or another character (names it and its place).
     """
-    cells = _characters(text, lambda line: set(line) <= _FRAME)
+    cells = _characters(text, set())
     if len(cells) not in _BOXES:  # perhaps a row of blanks drawn as dashes looked like a frame
-        again = _characters(text, lambda line: set(line) <= _FRAME and set(line) & set("+="))
+        again = _characters(text, set("+="))
         cells = again if len(again) in _BOXES else cells
     if len(cells) not in _BOXES:
         raise SaccadeError(
@@ -46,10 +45,15 @@ def parse(text: str) -> np.ndarray:
     return np.array([allowed[c] for c in cells], np.int8)
 
 
-def _characters(text: str, is_frame: Callable[[str], bool]) -> list[str]:
-    """Those of all lines that are no frame, without what stands between cells."""
-    lines = ("".join(line.split()) for line in text.splitlines())
-    return [c for line in lines if not is_frame(line) for c in line if c not in "|,;"]
+def _characters(text: str, sure: set[str]) -> list[str]:
+    """Those of all lines that are no frame, without what stands between cells.
+
+    Args: sure: one of these must be in a line that is a frame; empty = none need.
+    """
+    lines = ["".join(line.split()) for line in text.splitlines()]
+    frames = [set(line) <= _FRAME and (not sure or bool(sure & set(line))) for line in lines]
+    kept = (line for line, frame in zip(lines, frames, strict=True) if not frame)
+    return [c for line in kept for c in line if c not in "|,;"]
 
 
 def as_grid(puzzle) -> np.ndarray:
