@@ -70,12 +70,25 @@ class PuzzleModel:
         seed: int = 0,
         seconds: float | None = None,
     ) -> list:
-        """Solve int (N, cells) puzzles: Solutions. Only the answers are checked, not the puzzles."""
+        """Solve int (N, cells) puzzles: Solutions. Answers are checked, of puzzles only shape and range.
+
+        Raises: SaccadeError: no integers (N, cells), another size, other cells; see Solver.solve.
+        """
         from saccade.solve import Search
 
         kind = KINDS[self.kind]
         puzzles = np.asarray(puzzles)
+        if puzzles.ndim != 2 or not np.issubdtype(puzzles.dtype, np.integer):
+            raise SaccadeError(
+                f"puzzles of shape {puzzles.shape} and type {puzzles.dtype} are no integers (N, cells); read "
+                f"texts with saccade.data.puzzles.{self.kind}.parse and stack them"
+            )
         self._check_size(puzzles.shape[1])
+        last = self.model.config.vocab_size - 1
+        if len(puzzles) and not 0 <= puzzles.min() <= puzzles.max() <= last:
+            raise SaccadeError(
+                f"puzzles must hold cells 0 to {last}, found {puzzles.min()} to {puzzles.max()}"
+            )
         search = Search(moves=kind.draw_moves, seconds=seconds)
         return self.solver.solve(puzzles, kind.solved, mode, slots, search=search, seed=seed)
 
@@ -89,11 +102,14 @@ class PuzzleModel:
 
 def read_puzzle_model(folder) -> PuzzleModel:
     """The model of a directory that a puzzle recipe wrote. Raises: SaccadeError: see Model.load."""
+    from saccade import backend
     from saccade.model import read_config
     from saccade.models.trm import HRM, TRM
 
     kind = HRM if read_config(folder).get("model") == "HRM" else TRM
-    return PuzzleModel(kind.load(folder))
+    # Half the time of a step in float32; it was trained in bfloat16 too.
+    dtype = "mixed_bfloat16" if backend.multiplies_bfloat16() else "float32"
+    return PuzzleModel(kind.load(folder, dtype=dtype))
 
 
 def load_puzzle_model(name_or_folder, kind: str) -> PuzzleModel:

@@ -119,11 +119,15 @@ class Solver:
                 further tries of those that failed.
             slots: puzzles that reason at once; None = `default_slots`.  threshold: of halting; None = the
                 model's.
-        Raises: SaccadeError: an unknown mode.
+        Raises: SaccadeError: an unknown mode, or no slot.
         """
         if mode not in MODES:
             raise SaccadeError(f"unknown mode {mode!r}; use one of {', '.join(MODES)}")
+        if slots is not None and slots < 1:
+            raise SaccadeError(f"slots={slots} must be at least 1")
         puzzles = np.asarray(puzzles)
+        if not len(puzzles):
+            return []
         slots = slots or default_slots()
         run = self.fixed if mode == "fixed" else self.halting
         search = search or Search()
@@ -135,10 +139,10 @@ class Solver:
             for row in zip(cells, valid(puzzles, cells).tolist(), steps.tolist(), _share(q_halt), strict=True)
         ]
         if mode == "search":
-            self._search(puzzles, valid, found, search, slots, np.random.default_rng(seed))
+            self._search(puzzles, valid, found, search, slots, threshold, np.random.default_rng(seed))
         return found
 
-    def _search(self, puzzles, valid, found: list[Solution], search: Search, slots: int, rng) -> None:
+    def _search(self, puzzles, valid, found: list[Solution], search: Search, slots, threshold, rng) -> None:
         """Replace what is not valid in `found` by something valid, or by what the model believes most."""
         end = math.inf if search.seconds is None else time.monotonic() + search.seconds
         failed = [i for i, solution in enumerate(found) if not solution.valid]
@@ -154,6 +158,7 @@ class Solver:
                 cells, q_halt, steps = self.halting(
                     moves.apply(given) if moves else given,
                     slots=tries,
+                    threshold=threshold,
                     noise=search.noise * rng.standard_normal(self._state_shape(tries)),
                     max_steps=search.steps,
                 )

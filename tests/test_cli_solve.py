@@ -22,16 +22,21 @@ def run(*words):
 class Fake:
     """Answers rightly, or with the first answer spoilt."""
 
-    def __init__(self, kind, right=True):
+    def __init__(self, kind, right=True, tries=3):
         self.rules = {"sudoku": sudoku, "maze": maze}[kind]
         self.right = right
+        self.tries = tries
 
     def solve_many(self, puzzles, mode, seed=0, seconds=None):
         grid = self.rules.check(puzzles[0])
         if not self.right:
             grid = np.roll(grid, 1)
         valid = bool(self.rules.solved(puzzles, grid[None])[0])
-        return [Solution(grid, valid, 5 if mode == "halting" else 16, 0.987, 1 if mode == "halting" else 3)]
+        return [
+            Solution(
+                grid, valid, 5 if mode == "halting" else 16, 0.987, 1 if mode == "halting" else self.tries
+            )
+        ]
 
 
 @pytest.fixture
@@ -60,7 +65,7 @@ def test_json(fake):
 def test_a_maze(fake, tmp_path):
     path = tmp_path / "maze.txt"
     path.write_text("S.#.\n..#.\n#...\n...G\n")
-    assert run("maze", str(path)).stdout.splitlines()[:4] == ["S.#.", "**#.", "#*..", ".**G"]
+    assert run("maze", str(path), "-m", "fake").stdout.splitlines()[:4] == ["S.#.", "**#.", "#*..", ".**G"]
 
 
 def test_a_wrong_grid_is_never_shown(fake):
@@ -71,6 +76,19 @@ def test_a_wrong_grid_is_never_shown(fake):
     assert "5 3 4" not in result.output
     as_json = run("sudoku", PUZZLE, "--json")
     assert list(json.loads(as_json.stdout)) == ["error"]
+
+
+@pytest.mark.parametrize(
+    ("mode", "tries", "advice"),
+    [
+        ("search", 3, "use more --seconds than 7 or another --seed or another --model"),
+        ("search", 129, "129 tries; use another --seed or another --model"),  # time was left
+        ("halting", 1, "use --mode search"),
+    ],
+)
+def test_what_could_help_is_said(fake, mode, tries, advice):
+    fake |= {"right": False, "tries": tries}
+    assert advice in run("sudoku", PUZZLE, "--mode", mode, "--seconds", "7").output
 
 
 BAD = {
@@ -108,6 +126,13 @@ def test_bad_mazes(text, message, tmp_path, monkeypatch):
     result = run("maze", str(path))
     assert result.exit_code == 2
     assert message in result.output
+
+
+def test_a_maze_needs_a_model_of_the_user(tmp_path):
+    (tmp_path / "maze.txt").write_text("\ufeffS.\n.G\n", encoding="utf-8")  # as some editors begin a file
+    result = run("maze", str(tmp_path / "maze.txt"))
+    assert result.exit_code == 2
+    assert "no model of maze is bundled; train one with `saccade train maze_trm`" in result.output
 
 
 def test_models_that_do_not_fit(tmp_path):

@@ -1,9 +1,11 @@
 """Solving with a trained model: what the modes give, and that nothing wrong is called right."""
 
+import jax
 import numpy as np
 import pytest
 import reference
 
+from saccade import backend
 from saccade.data.puzzles import maze, sudoku
 from saccade.errors import SaccadeError
 from saccade.models.trm import TRM, preset
@@ -157,9 +159,59 @@ def test_a_search_may_have_nothing_to_do(model, puzzles):
     assert not solver.calls
 
 
-def test_unknown_mode(model, puzzles):
+def test_the_threshold_is_of_every_try(model, puzzles):
+    never = Solver(model).solve(
+        puzzles[:2], lambda *_: np.zeros(2, bool), "search", threshold=1e9, search=Search(3, steps=2)
+    )
+    assert [(s.tries, s.steps) for s in never] == [(4, 8), (4, 8)]
+
+
+def test_unknown_mode_and_no_slots(model, puzzles):
     with pytest.raises(SaccadeError, match="unknown mode 'best'; use one of halting, fixed, search"):
         Solver(model).solve(puzzles, sudoku.solved, "best")
+    with pytest.raises(SaccadeError, match="slots=0 must be at least 1"):
+        Solver(model).solve(puzzles, sudoku.solved, slots=0)
+
+
+@pytest.mark.parametrize("mode", ["halting", "fixed", "search"])
+def test_no_puzzles_have_no_solutions(model, mode):
+    assert PuzzleModel(model).solve_many(np.zeros((0, 16), int), mode) == []
+
+
+@pytest.mark.parametrize(
+    ("puzzles", "message"),
+    [
+        (np.zeros(16, int), r"of shape \(16,\) and type int64 are no integers"),
+        (["...1.....23..3.."], "read texts with saccade.data.puzzles.sudoku.parse"),
+        (np.zeros((1, 16)), "type float64 are no integers"),
+        (np.full((2, 16), 5), "must hold cells 0 to 4, found 5 to 5"),
+        (np.full((2, 16), -1), "must hold cells 0 to 4, found -1 to -1"),
+    ],
+)
+def test_what_is_no_array_of_puzzles(model, puzzles, message):
+    with pytest.raises(SaccadeError, match=message):
+        PuzzleModel(model).solve_many(puzzles)
+
+
+@pytest.mark.skipif(not backend.multiplies_bfloat16(), reason="a CPU without products of bfloat16")
+@pytest.mark.parametrize("changes", [{}, {"ffn": "gelu"}, {"mixer": "attention"}], ids=str)
+def test_products_of_bfloat16_sum_in_float32(puzzles, monkeypatch, changes):
+    config = preset("trm_sudoku_4x4", **SMALL | changes)
+    exact = reference.randomize(TRM(config, name="trm"), seed=3)
+    narrow = TRM(config, dtype="mixed_bfloat16", name="trm")
+    for own, other in zip(narrow.variables, exact.variables, strict=True):
+        own.assign(other.value)
+    batch = as_batch(puzzles)
+    wanted = reference.to_numpy(exact(batch)["logits"])
+
+    def error(model):
+        return np.abs(np.asarray(backend.compiled(model, model)(batch)["logits"]) - wanted).mean()
+
+    fast = error(narrow)
+    program = str(jax.make_jaxpr(lambda: backend.compiled(narrow, narrow)(batch))())
+    assert "preferred_element_type=float32" in program
+    monkeypatch.setattr(backend, "multiplies_bfloat16", lambda: False)
+    assert fast <= 1.2 * error(narrow) < 0.5
 
 
 def test_a_puzzle_model_checks_the_puzzle(model):

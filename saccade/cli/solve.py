@@ -48,31 +48,45 @@ def maze(
     mode: Mode = ModeOption,
     seconds: float = SecondsOption,
     seed: int = SeedOption,
-    model: str = typer.Option("trm_maze", "--model", "-m", help="A bundled model's name or a directory."),
+    model: str | None = typer.Option(
+        None, "--model", "-m", help="The directory that `saccade train maze_trm` wrote; none is bundled."
+    ),
     json: bool = JsonOption,
 ) -> None:
     """Draw a shortest path through a maze."""
     try:
-        text = Path(file).read_text()
+        text = Path(file).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise SaccadeError(f"cannot read the maze {file}: {error}; give a text file") from error
     _solve("maze", text, model, mode, seconds, seed, json)
 
 
-def _solve(kind: str, text: str, name: str, mode: Mode, seconds: float, seed: int, as_json: bool) -> None:
+def _solve(
+    kind: str, text: str, name: str | None, mode: Mode, seconds: float, seed: int, as_json: bool
+) -> None:
     from saccade.puzzles import KINDS, load_puzzle_model
 
     rules = KINDS[kind]
     cells = rules.parse(text)
     rules.check(cells)  # what is wrong with the puzzle is told before the model is loaded
+    if name is None:
+        raise SaccadeError(
+            f"no model of {kind} is bundled; train one with `saccade train {kind}_trm` and give --model "
+            "its directory"
+        )
     model = load_puzzle_model(name, kind)
+    from saccade.solve import Search  # with the model, after Keras
+
     solution = model.solve_many(cells[None], str(mode), seed=seed, seconds=seconds)[0]
     if not solution.valid:
-        more = f"more --seconds than {seconds:g}" if mode is Mode.search else "--mode search"
+        ways = ["another --seed", "another --model"] if mode is Mode.search else ["--mode search"]
+        if (
+            mode is Mode.search and solution.tries <= Search.rounds
+        ):  # else it gave up before its time was over
+            ways.insert(0, f"more --seconds than {seconds:g}")
         raise SaccadeError(
             f"the model found no answer that keeps the rules in {plural(solution.steps, 'step')}"
-            f"{_tries(solution)}; "
-            f"use {more}, another --seed or another --model"
+            f"{_tries(solution)}; use {' or '.join(ways)}"
         )
     if as_json:
         side = round(len(solution.grid) ** 0.5)

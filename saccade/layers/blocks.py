@@ -4,6 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from saccade import backend
 from saccade.layers.attention import Attention
 from saccade.layers.cache import place
 from saccade.layers.mlp import MLP, contract
@@ -60,12 +61,12 @@ class SwiGLU(keras.layers.Layer):
     def _pairs(self, x):
         """Gate and up along an axis of 2 of their own, and which it is: (..., 2, F), or (F, 2, ...)."""
         if self.axis == -1:
-            gate_up = self.gate_up(x)
+            gate_up = contract(self.gate_up, x, -1)
             return ops.reshape(gate_up, (*ops.shape(gate_up)[:-1], 2, self.mlp_dim)), -2
         # Rows of gate and up by turns: what is multiplied lies near each other, and the gradient by both is
         # written in one pass.
         kernel = ops.reshape(ops.cast(self.gate_up.kernel, x.dtype), (self.dim, 2, self.mlp_dim))
-        return ops.tensordot(ops.transpose(kernel, (0, 2, 1)), x, axes=((0,), (0,))), 1
+        return backend.tensordot(ops.transpose(kernel, (0, 2, 1)), x, (0, 0)), 1
 
 
 def silu_product(pairs, axis: int = -2):

@@ -3,6 +3,8 @@
 import keras
 from keras import ops
 
+from saccade import backend
+
 
 def quick_gelu(x):
     """x sigmoid(1.702 x), the approximation in OpenAI's CLIP. Source: arXiv:1606.08415, section 2."""
@@ -64,10 +66,11 @@ class MLP(keras.layers.Layer):
 
 def contract(dense, x, axis: int):
     """Apply a Dense layer along the last axis, or along the first without moving it: one plain product."""
-    if axis == -1:
+    if axis == -1 and not backend.has_own_product(x.dtype):
         return dense(x)
     kernel = ops.cast(dense.kernel, x.dtype)
-    y = ops.tensordot(kernel, x, axes=((0,), (axis,)))
-    if dense.bias is None:
-        return y
-    return y + ops.reshape(ops.cast(dense.bias, x.dtype), (-1,) + (1,) * (len(x.shape) - 1))
+    if axis == -1:
+        y, bias_shape = backend.tensordot(x, kernel, (-1, 0)), (-1,)
+    else:
+        y, bias_shape = backend.tensordot(kernel, x, (0, axis)), (-1,) + (1,) * (len(x.shape) - 1)
+    return y if dense.bias is None else y + ops.reshape(ops.cast(dense.bias, x.dtype), bias_shape)

@@ -6,6 +6,7 @@ import keras
 from keras import ops
 
 from saccade import backend
+from saccade.errors import SaccadeError
 from saccade.heads.classify import Classifier
 from saccade.layers.reasoning import FFNS, MIXERS, NORM_POSITIONS, NORM_TYPES, ReasoningBlock, inner_width
 from saccade.model import Model
@@ -114,7 +115,9 @@ PRESETS = {
 
 
 def preset(name: str, **changes) -> TRMConfig:
-    """A named configuration, with fields replaced."""
+    """A named configuration, with fields replaced. Raises: SaccadeError: no such name (lists them)."""
+    if name not in PRESETS:
+        raise SaccadeError(f"no preset is called {name!r}; use one of {', '.join(PRESETS)}")
     return replace(PRESETS[name], **changes)
 
 
@@ -250,8 +253,7 @@ class TRM(Model):
             carry: from `initial_carry` or the last step.  x: from `encode`.  mask, layout: not used.
             threshold, max_steps: of halting; None = the config's.
         Returns: carry; outputs: `logits` float32 (B, L, V); `q_halt` float32 (B,), and `halting` (B,), what
-            is
-            compared with the threshold: q_halt, or with q_learning q_halt - `q_continue`.
+            is compared with the threshold: q_halt, or with q_learning q_halt - `q_continue`.
         """
         c = self.config
         z_h, z_l = self._reason(carry["z_h"], carry["z_l"], x)

@@ -2,15 +2,16 @@
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from saccade import backend
 from saccade.data.puzzles import arc, maze, sudoku
-from saccade.models.trm import HRM, PRESETS, TRM
+from saccade.errors import SaccadeError
+from saccade.models.trm import HRM, TRM, TRMConfig, preset
 from saccade.solve import Solver, measure
 from saccade.train.config import Part, TrainConfig
 from saccade.train.objectives import Recursive
@@ -95,13 +96,20 @@ def build(
         name: of the stream.  draw, size: of the training puzzles, see Drawn.
         evaluate: what to log of a solver.  start: whose weights to start from.
         changes: fields of the preset that the data decides.
+    Raises: SaccadeError: no such preset or field of it; `init` or `model` do not fit the data.
     """
     kind = HRM if config.preset.startswith("hrm") else TRM
     if config.init:
         model = kind.load(config.init, dtype=config.precision, **config.model)
     else:
         backend.seed_everything(config.seed)
-        model = kind(replace(PRESETS[config.preset], **(changes | config.model)), dtype=config.precision)
+        model = kind(_architecture(config, changes), dtype=config.precision)
+    for key, wanted in changes.items():
+        if getattr(model.config, key) != wanted:
+            raise SaccadeError(
+                f"these puzzles need a model of {key}={wanted}, {config.init or config.preset} has "
+                f"{getattr(model.config, key)}; leave {key} to the puzzles, or start from another model"
+            )
     if start is not None:
         for own, other in zip(model.variables, start.variables, strict=True):
             own.assign(other.value)
@@ -120,6 +128,13 @@ def build(
     return Trainer(
         model, {name: stream}, config.train, out_dir, on_save=export, evaluate=lambda _: evaluate(solver)
     )
+
+
+def _architecture(config: PuzzleConfig, changes: dict) -> TRMConfig:
+    try:
+        return preset(config.preset, **(changes | config.model))
+    except (TypeError, ValueError) as error:
+        raise SaccadeError(f"preset {config.preset} with model={config.model}: {error}") from error
 
 
 class Stage(BaseModel):
@@ -144,8 +159,8 @@ class SudokuConfig(PuzzleConfig):
     stages: tuple[Stage, ...] = ()
     train_file: str | None = None
     val_file: str | None = None
-    made: int = 64
-    box: int = 3
+    made: int = Field(64, ge=1)
+    box: Literal[2, 3] = 3
 
 
 def build_sudoku(config: SudokuConfig, out_dir: Path | None, start: TRM | None = None) -> Trainer:
@@ -156,12 +171,19 @@ def build_sudoku(config: SudokuConfig, out_dir: Path | None, start: TRM | None =
         return np.stack([sudoku.generate(rng, config.box)[0] for _ in range(config.made)])
 
     train, val = read(config.train_file, seed=1), read(config.val_file, seed=2)
+    cells = train.shape[1]
+    if val.shape[1] != cells:
+        raise SaccadeError(
+            f"puzzles of {cells} cells for training, of {val.shape[1]} for validation; give files of one "
+            "size (without a file, `box` decides the size)"
+        )
     draw = SudokuSymmetries(train, sudoku.check_all(train))
 
     def evaluate(solver: Solver) -> dict[str, float]:
         return measure(solver, val, lambda cells: sudoku.solved(val, cells))
 
-    return build(config, out_dir, "sudoku", draw, len(train), evaluate, start)
+    changes = {"seq_len": cells, "vocab_size": round(cells**0.5) + 1}
+    return build(config, out_dir, "sudoku", draw, len(train), evaluate, start, **changes)
 
 
 def build_sudoku_stages(config: SudokuConfig, out_dir: Path | None) -> Trainer | InTurn:
@@ -192,8 +214,8 @@ class MazeConfig(PuzzleConfig):
     """
 
     file: str | None = None
-    held_out: int = 100
-    made: int = 40
+    held_out: int = Field(100, ge=1)
+    made: int = Field(40, ge=2)
     side: int = 30
 
 
@@ -203,6 +225,8 @@ def build_maze(config: MazeConfig, out_dir: Path | None) -> Trainer:
         inputs, labels = maze.load(config.file)
     else:
         inputs, labels = maze.generate_many(np.random.default_rng(1), config.made, config.side)
+    if len(inputs) < 2:
+        raise SaccadeError(f"{config.file} holds one maze; training and validation need one each at least")
     held = min(config.held_out, len(inputs) // 2)
     val = inputs[-held:]
     draw = MazeMirrors(inputs[:-held])
@@ -238,6 +262,11 @@ def build_arc(config: ArcConfig, out_dir: Path | None) -> Trainer:
         scored = [arc.generate(rng, config.side) for _ in range(config.made)]
     else:
         scored = arc.read_folder(config.eval_folder)
+        for task in scored:
+            if any(output is None for _, output in task.test):  # or the first evaluation would find out
+                raise SaccadeError(
+                    f"ARC task {task.name}: a test has no output, so no score; give another folder"
+                )
     names = {task.name for task in scored}
     others = [task for folder in config.folders for task in arc.read_folder(folder) if task.name not in names]
     table = arc.make_table([*scored, *others], config.views, rng, config.side)

@@ -23,6 +23,8 @@ def test_reading(tmp_path):
     ("record", "message"),
     [
         ([], "no lists `train` and `test`"),
+        ({"train": 1, "test": 2}, "no lists `train` and `test`"),
+        ({"train": "ab", "test": [PAIR]}, "no lists `train` and `test`"),
         ({"train": [PAIR], "test": []}, "no lists `train` and `test`"),
         ({"train": [{"input": [[1]]}], "test": [PAIR]}, "train pair 1: no `output`"),
         ({"train": [PAIR, {"output": [[1]]}], "test": [PAIR]}, "train pair 2: no `input`"),

@@ -53,6 +53,21 @@ def test_no_way():
         maze.check(maze.parse("S#.\n##.\n..G"))
 
 
+@pytest.mark.parametrize(
+    ("cells", "message"),
+    [
+        ([2] * 4, "0 cells S"),
+        ([3, 3, 4, 2], "2 cells S"),
+        ([3, 9, 4, 2], "cells 1 to 4, found 9"),
+        ([2] * 15, "has 15 cells; make it square"),
+        ([], "has 0 cells"),
+    ],
+)
+def test_arrays_that_are_no_maze(cells, message):
+    with pytest.raises(SaccadeError, match=message):
+        maze.check(np.array(cells))
+
+
 def test_labels_are_shortest_paths():
     mazes, labels = maze.generate_many(np.random.default_rng(0), 12, 9)
     assert maze.solved(mazes, labels).all()
@@ -103,7 +118,20 @@ def test_files(tmp_path):
     np.savez(tmp_path / "one.npz", inputs=inputs)
     np.savez(tmp_path / "shape.npz", inputs=inputs, labels=labels[:, :5])
     np.savez(tmp_path / "kind.npz", inputs=inputs + 3, labels=labels)
+    np.savez(tmp_path / "none_at_all.npz", inputs=inputs[:0], labels=labels[:0])
+    np.savez(tmp_path / "shares.npz", inputs=inputs + 0.5, labels=labels)
+    np.savez(tmp_path / "start.npz", inputs=np.where(inputs == maze.START, maze.OPEN, inputs), labels=labels)
+    np.save(tmp_path / "array.npz", inputs)
+    (tmp_path / "array.npz.npy").rename(tmp_path / "array.npz")
+    (tmp_path / "cut.npz").write_bytes((tmp_path / "m.npz").read_bytes()[:200])
+    (tmp_path / "empty.npz").touch()
     for name, message in (
+        ("none_at_all", "N at least 1"),
+        ("shares", "must hold cells 1 to 4"),
+        ("start", r"inputs 1 has 0 cells S \(3\)"),
+        ("array", "cannot read mazes"),
+        ("cut", "cannot read mazes"),
+        ("empty", "cannot read mazes"),
         ("one", "cannot read mazes"),
         ("shape", "both must be"),
         ("kind", "must hold cells 1 to 4"),

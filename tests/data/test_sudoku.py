@@ -75,6 +75,30 @@ def test_unreadable(text, message):
         sudoku.parse(text)
 
 
+def test_a_row_of_dashes_is_blank_or_a_frame():
+    rows = ["." * 9, *(EASY[i : i + 9] for i in range(9, 81, 9))]
+    wanted = "".join(rows)
+    assert sudoku.to_text(sudoku.parse("\n".join(rows).replace(".", "-"))) == wanted
+    framed = ["| " + " | ".join(" ".join(row[b : b + 3]) for b in (0, 3, 6)) + " |" for row in rows]
+    for bar in ("+-------+-------+-------+", "=" * 25):
+        drawn = [bar, *framed[:3], bar, *framed[3:6], bar, *framed[6:], bar]
+        assert sudoku.to_text(sudoku.parse("\n".join(drawn).replace(".", "-"))) == wanted
+
+
+@pytest.mark.parametrize(
+    ("grid", "message"),
+    [
+        (np.zeros(80, int), "this array has 80"),
+        ([12] + [0] * 80, "12 at cell 1 is neither a digit 1 to 9"),
+        ([0, -1] + [0] * 79, "-1 at cell 2"),
+        (np.full((4, 4), 0.5), "0.5 at cell 1 is neither a digit 1 to 4"),
+    ],
+)
+def test_arrays_that_are_no_sudoku(grid, message):
+    with pytest.raises(SaccadeError, match=message):
+        sudoku.check(grid)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

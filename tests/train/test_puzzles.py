@@ -17,6 +17,7 @@ from reference import to_numpy
 
 from saccade import backend
 from saccade.data.puzzles import arc, maze, sudoku
+from saccade.errors import SaccadeError
 from saccade.models.trm import TRM, preset
 from saccade.train import Stream, TrainConfig, Trainer, checkpoint, optim, recipe
 from saccade.train.engine import Engine
@@ -195,6 +196,58 @@ def test_recipes_run(name, tmp_path):
     assert [record["step"] for record in evaluated] == [2, 3]
     assert log[-1]["elapsed_s"] >= log[0]["elapsed_s"] > 0
     assert TRM.load(tmp_path / "model").config.dim
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("files")
+    (folder / "four.txt").write_text("...1.....23..3..\n" * 2)
+    (folder / "arc").mkdir()
+    secret = {"train": [{"input": [[1]], "output": [[2]]}], "test": [{"input": [[1]]}]}
+    (folder / "arc" / "a.json").write_text(json.dumps(secret))
+    inputs, labels = maze.generate_many(np.random.default_rng(0), 2, 6)
+    np.savez(folder / "one.npz", inputs=inputs[:1], labels=labels[:1])
+    np.savez(folder / "two.npz", inputs=inputs, labels=labels)
+    TRM(preset("trm_sudoku_4x4", **SMALL)).save(folder / "four")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides", "message"),
+    [
+        ("sudoku_trm", ["preset=nope"], "no preset is called 'nope'; use one of trm_sudoku"),
+        ("sudoku_trm", ["model={dimm: 16}"], "unexpected keyword argument 'dimm'"),
+        ("sudoku_trm", ["model={mixer: x}"], "mixer='x' is not one of attention, mlp_t"),
+        ("sudoku_trm", ["model={seq_len: 81}"], "need a model of seq_len=16, trm_sudoku_4x4 has 81"),
+        ("sudoku_trm", ["init={files}/four", "box=3", "made=2"], "of seq_len=81, .*four has 16"),
+        (
+            "sudoku_trm",
+            ["train_file={files}/four.txt", "box=3"],
+            "16 cells for training, of 81 for validation",
+        ),
+        ("sudoku_trm", ["box=4"], "box: 4 does not fit"),
+        ("maze_trm", ["file={files}/one.npz"], "holds one maze"),
+        ("maze_trm", ["file={files}/two.npz", "held_out=0"], "held_out: 0 does not fit"),
+        ("arc_trm", ["eval_folder={files}/arc"], "ARC task a: a test has no output"),
+    ],
+)
+def test_settings_that_do_not_fit_are_told_before_training(name, overrides, message, files):
+    made = recipe.load_recipe(RECIPES / f"{name}.py")
+    given = [override.replace("{files}", str(files)) for override in overrides]
+    with pytest.raises(SaccadeError, match=message):
+        made.recipe(recipe.make_config(made, given, smoke=True), None)
+
+
+def test_the_puzzles_decide_the_size_of_a_model(files):
+    made = recipe.load_recipe(RECIPES / "sudoku_trm.py")
+    small = json.dumps({"dim": 16, "num_heads": 2, "multiple": 8})
+    given = [
+        "preset=trm_sudoku",
+        f"model={small}",
+        *(f"{key}_file={files}/four.txt" for key in ("train", "val")),
+    ]
+    config = made.recipe(recipe.make_config(made, given, smoke=True), None).model.config
+    assert (config.seq_len, config.vocab_size) == (16, 5)
 
 
 RUN = [

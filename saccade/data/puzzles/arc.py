@@ -55,15 +55,16 @@ def read_task(path) -> Task:
     """Read one task's JSON file. Raises: SaccadeError: unreadable or not a task (says where)."""
     path = Path(path)
     try:
-        record = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+        record = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:
         raise SaccadeError(f"cannot read the ARC task {path}: {error}; give a task's JSON file") from error
     return parse_task(record, path.stem)
 
 
 def parse_task(record, name: str) -> Task:
     """A task from parsed JSON. Raises: SaccadeError: names the task, the pair and what is wrong with it."""
-    if not isinstance(record, dict) or not record.get("train") or not record.get("test"):
+    lists = [record.get(part) for part in ("train", "test")] if isinstance(record, dict) else [None]
+    if not all(isinstance(pairs, list) and pairs for pairs in lists):
         raise SaccadeError(
             f"ARC task {name}: no lists `train` and `test`; use the format of the ARC-AGI data"
         )

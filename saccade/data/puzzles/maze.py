@@ -5,6 +5,7 @@ open cells of one shortest path.
 """
 
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -43,12 +44,30 @@ def parse(text: str) -> np.ndarray:
                 )
     if len(rows) != width:
         raise SaccadeError(f"the maze is {len(rows)} x {width}; make it square")
-    cells = np.array([CHARACTERS[c] for row in rows for c in row], np.int8)
+    return as_grid([CHARACTERS[c] for row in rows for c in row])
+
+
+def as_grid(maze) -> np.ndarray:
+    """A maze given as an array of any shape: int8 (side * side,).
+
+    Raises: SaccadeError: not square, a cell of no kind, or not one start and one goal.
+    """
+    cells = np.asarray(maze).ravel()
+    side = round(len(cells) ** 0.5)
+    if not side or side * side != len(cells):
+        raise SaccadeError(f"the maze has {len(cells)} cells; make it square")
+    _check_kinds(cells[None], GOAL, "the maze")
     for name, kind in (("S", START), ("G", GOAL)):
         count = int((cells == kind).sum())
         if count != 1:
             raise SaccadeError(f"the maze has {count} cells {name}; draw exactly one")
-    return cells
+    return cells.astype(np.int8)
+
+
+def _check_kinds(cells, last: int, name: str) -> None:
+    wrong = ~np.isin(cells, np.arange(WALL, last + 1))
+    if wrong.any():
+        raise SaccadeError(f"{name} must hold cells {WALL} to {last}, found {cells[wrong][0]}")
 
 
 def to_text(maze) -> str:
@@ -64,22 +83,27 @@ def load(path) -> tuple[np.ndarray, np.ndarray]:
     Raises: SaccadeError: unreadable, arrays missing or of other shapes, or cells of another kind.
     """
     try:
-        with np.load(Path(path), allow_pickle=False) as file:
+        with Path(path).open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             inputs, labels = file["inputs"], file["labels"]
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, EOFError, ValueError, KeyError, TypeError, BadZipFile) as error:
         raise SaccadeError(
             f"cannot read mazes from {path}: {error}; give an npz with inputs and labels"
         ) from error
-    side = round(inputs.shape[-1] ** 0.5) if inputs.ndim == 2 else 0
+    side = round(inputs.shape[-1] ** 0.5) if inputs.ndim == 2 and len(inputs) else 0
     if inputs.shape != labels.shape or not side or side * side != inputs.shape[1]:
         raise SaccadeError(
-            f"{path} holds inputs {inputs.shape} and labels {labels.shape}; both must be (N, side * side)"
+            f"{path} holds inputs {inputs.shape} and labels {labels.shape}; both must be "
+            "(N, side * side), N at least 1"
         )
     for name, array, last in (("inputs", inputs, GOAL), ("labels", labels, PATH)):
-        if array.min() < WALL or array.max() > last:
-            raise SaccadeError(
-                f"{path}: {name} must hold cells {WALL} to {last}, found {array.min()} to {array.max()}"
-            )
+        _check_kinds(array, last, f"{path}: {name}")
+        for letter, kind in (("S", START), ("G", GOAL)):
+            count = (array == kind).sum(1)
+            if (count != 1).any():
+                row = int((count != 1).argmax())
+                raise SaccadeError(
+                    f"{path}: {name} {row + 1} has {count[row]} cells {letter} ({kind}); a maze has one"
+                )
     return inputs.astype(np.int8), labels.astype(np.int8)
 
 
@@ -110,9 +134,8 @@ def label(mazes) -> np.ndarray:
     every = np.arange(len(grids))
     blocked = left[every, rows, columns] == _FAR
     if blocked.any():
-        raise SaccadeError(
-            f"maze {int(blocked.argmax()) + 1} has no way from start to goal; open a wall between them"
-        )
+        which = "the maze" if len(grids) == 1 else f"maze {int(blocked.argmax()) + 1}"
+        raise SaccadeError(f"{which} has no way from start to goal; open a wall between them")
     padded = np.pad(left, ((0, 0), (1, 1), (1, 1)), constant_values=_FAR)
     answers = grids.copy()
     while True:
@@ -129,8 +152,8 @@ def label(mazes) -> np.ndarray:
 
 
 def check(maze) -> np.ndarray:
-    """The published label of one maze. Raises: SaccadeError: no way from start to goal."""
-    return label(np.asarray(maze).reshape(1, -1))[0]
+    """The published label of one maze. Raises: SaccadeError: see `as_grid`; no way from start to goal."""
+    return label(as_grid(maze)[None])[0]
 
 
 def solved(mazes, answers) -> np.ndarray:

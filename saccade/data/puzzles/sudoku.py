@@ -26,8 +26,10 @@ def parse(text: str) -> np.ndarray:
     Returns: int8 (81,), or (16,) for a 4 x 4 puzzle.
     Raises: SaccadeError: another length, or another character (names it and its place).
     """
-    lines = [line for line in text.splitlines() if not (line.strip() and set(line.strip()) <= _FRAME | {" "})]
-    cells = [c for c in "".join(lines or [text]) if not c.isspace() and c not in "|,;"]
+    cells = _characters(text, set())
+    if len(cells) not in _BOXES:  # perhaps a row of blanks drawn as dashes looked like a frame
+        again = _characters(text, set("+="))
+        cells = again if len(again) in _BOXES else cells
     if len(cells) not in _BOXES:
         raise SaccadeError(
             f"a Sudoku has 81 cells (or 16 for 4 x 4), this text has {len(cells)}; "
@@ -41,6 +43,35 @@ def parse(text: str) -> np.ndarray:
                 f"{printable(c)!r} at cell {place} is neither a digit 1 to {n} nor a blank; use . for a blank"
             )
     return np.array([allowed[c] for c in cells], np.int8)
+
+
+def _characters(text: str, sure: set[str]) -> list[str]:
+    """Those of all lines that are no frame, without what stands between cells.
+
+    Args: sure: one of these must be in a line that is a frame; empty = none need.
+    """
+    lines = ["".join(line.split()) for line in text.splitlines()]
+    frames = [set(line) <= _FRAME and (not sure or bool(sure & set(line))) for line in lines]
+    kept = (line for line, frame in zip(lines, frames, strict=True) if not frame)
+    return [c for line in kept for c in line if c not in "|,;"]
+
+
+def as_grid(puzzle) -> np.ndarray:
+    """A puzzle given as an array of any shape: int8 (cells,).
+
+    Raises: SaccadeError: neither 81 nor 16 cells, or one that is no whole number from 0 to 9 (or 4).
+    """
+    grid = np.asarray(puzzle).ravel()
+    if len(grid) not in _BOXES:
+        raise SaccadeError(
+            f"a Sudoku has 81 cells (or 16 for 4 x 4), this array has {len(grid)}; 0 is a blank"
+        )
+    n = _BOXES[len(grid)] ** 2
+    wrong = ~np.isin(grid, np.arange(n + 1))
+    if wrong.any():
+        cell = int(wrong.argmax())
+        raise SaccadeError(f"{grid[cell]} at cell {cell + 1} is neither a digit 1 to {n} nor 0 for a blank")
+    return grid.astype(np.int8)
 
 
 def to_text(grid) -> str:
@@ -169,9 +200,10 @@ def _search(masks: list[int], limit: int, found: list) -> None:
 def check(puzzle) -> np.ndarray:
     """The only solution of a proper puzzle.
 
-    Raises: SaccadeError: two equal givens in a unit, already solved, no solution, or more than one.
+    Raises: SaccadeError: no grid (see `as_grid`), two equal givens in a unit, already solved, no solution, or
+        more than one.
     """
-    puzzle = np.asarray(puzzle).ravel()
+    puzzle = as_grid(puzzle)
     n = _BOXES[len(puzzle)] ** 2
     twice = conflict(puzzle)
     if twice:
@@ -248,7 +280,7 @@ def read(path) -> np.ndarray:
     Raises: SaccadeError: the file cannot be read, is empty or mixes sizes, or a line is no puzzle (names it).
     """
     try:
-        lines = Path(path).read_text().splitlines()
+        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise SaccadeError(f"cannot read puzzles from {path}: {error}; give a text file") from error
     puzzles = []
