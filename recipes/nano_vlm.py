@@ -61,7 +61,7 @@ class Config(BaseModel):
         init: a model to go on from, a directory or a name of the hub.
         vision, language: backbones to start from, likewise; both or none. Without, `preset` starts at random.
         tokenizer: of a preset that starts at random, likewise; scenes bring their own.
-        image_size: pixels a side; None = the model's.  shuffle: of backbones.
+        image_size: pixels a side, for a new model; None = its own.  shuffle: of backbones.
         max_length: tokens of a sequence, in v0.1 those of the text, for a new model.
         lora: part -> rank and alpha: nothing else trains, but what `lora_train` names.
         batch, pack, workers, max_bad: see conversation_stream.
@@ -86,7 +86,7 @@ class Config(BaseModel):
     image_size: int | None = None
     shuffle: int = 2
     max_length: int = 79
-    precision: str = "mixed_bfloat16"
+    precision: Literal["mixed_bfloat16", "float32"] = "mixed_bfloat16"
     remat: bool = False
     lora: dict[str, Lora] = {}
     lora_train: tuple[str, ...] = ()
@@ -170,6 +170,11 @@ def make_pipeline(config: Config) -> ChatPipeline:
     """The model to train and its processor. Raises: SaccadeError: settings that exclude each other."""
     if (config.vision is None) != (config.language is None) or (config.init and config.vision):
         raise SaccadeError("give both vision and language, or init, or none of them to start at random")
+    if config.tokenizer and (config.init or config.language):
+        raise SaccadeError(
+            f"tokenizer={config.tokenizer} is for a preset that starts at random; init and language bring "
+            "their own, leave it out"
+        )
     if config.init:
         return chat.read(find_model(config.init), config.precision)
     tokenizer = make_tokenizer(config)

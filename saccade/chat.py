@@ -33,7 +33,8 @@ class ChatPipeline:
 
     Args:
         model, processor.  record: the flat config.json that they came from, kept for `save_published`.
-    Raises: SaccadeError: the tokenizer has more words than the model.
+    Raises: SaccadeError: the tokenizer has more words than the model, or the processor keeps other places for
+        an image than the model fills.
     """
 
     def __init__(self, model: NanoVLM, processor: ChatProcessor, record: dict | None = None):
@@ -41,6 +42,13 @@ class ChatPipeline:
         if words > rows:
             raise SaccadeError(
                 f"the tokenizer has {words} tokens, the model {rows}; use the tokenizer that belongs to it"
+            )
+        cell = model.config.vision.patch_size * model.config.shuffle
+        side, places = processor.config.image_size, processor.config.image_tokens
+        if side % cell or (side // cell) ** 2 != places:
+            raise SaccadeError(
+                f"image_size {side} with image_tokens {places} does not fit the model, which makes a token "
+                f"of {cell} x {cell} pixels; set image_size to n * {cell} and image_tokens to n * n"
             )
         self.model = model
         self.processor = processor
@@ -59,6 +67,8 @@ class ChatPipeline:
             images, conversations: as ChatProcessor.
             options: of GenerationConfig: max_new_tokens, temperature, top_p, num_beams, seed, ...
         """
+        if not images and not conversations:
+            return []
         batch, settings = self._prepare(images, conversations, options)
         tokens, log_probability = self._writer.generate((_model_part(batch),), settings, **_known(batch))
         replies = []
@@ -123,7 +133,8 @@ def _model_part(batch: dict) -> dict:
 
 
 def _known(batch: dict) -> dict:
-    return {"tokens": batch["tokens"], "padding_mask": batch["padding_mask"]}
+    """The words of the prompt: what stands where an image does (in v0.1 the end of an answer) is none."""
+    return {"tokens": batch["tokens"], "padding_mask": batch["padding_mask"] & ~batch["image_mask"]}
 
 
 def read(folder: Path, dtype: str = "float32") -> ChatPipeline:

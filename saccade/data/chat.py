@@ -41,6 +41,8 @@ class ChatTokenizer:
     def __init__(self, bpe: BPE, eos: str, name: str = "the tokenizer"):
         bpe.no_padding()
         bpe.no_truncation()
+        # Here it could only take spaces out of offsets, and so out of what is learnt; `save` puts it back.
+        self._post_processor, bpe.post_processor = bpe.post_processor, None
         self._bpe = bpe
         self._specials = _specials_of(bpe)
         self.name = name
@@ -70,7 +72,9 @@ class ChatTokenizer:
 
     def save(self, folder: str | Path) -> None:
         """Write tokenizer.json and tokenizer_config.json. Raises: SaccadeError: disk full, no permission."""
-        write_text(Path(folder) / "tokenizer.json", self._bpe.to_str(pretty=True))
+        whole = BPE.from_str(self._bpe.to_str())
+        whole.post_processor = self._post_processor
+        write_text(Path(folder) / "tokenizer.json", whole.to_str(pretty=True))
         config = {"eos_token": self.eos, "pad_token": self.eos, "tokenizer_class": "PreTrainedTokenizerFast"}
         write_text(Path(folder) / "tokenizer_config.json", json.dumps(config, indent=2) + "\n")
 

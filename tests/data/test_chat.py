@@ -5,6 +5,7 @@ from dataclasses import replace
 import chat_parts
 import numpy as np
 import pytest
+from tokenizers import Tokenizer, processors
 
 from saccade.data.chat import ChatTokenizer, Template, check_messages
 from saccade.data.chat_processor import (
@@ -274,3 +275,22 @@ def test_the_flat_config_and_back():
         published_config({**record, "mp_image_token_length": 9}, M)
     with pytest.raises(SaccadeError, match="cannot be meant"):
         published_config({**record, "lm_max_length": "long"}, M)
+
+
+def test_a_tokenizer_that_trims_spaces_from_its_offsets(tmp_path):
+    bpe = Tokenizer.from_str(chat_parts.tokenizer_json())
+    bpe.post_processor = processors.ByteLevel(trim_offsets=True)
+    trims = ChatProcessor(ChatTokenizer(bpe, "<|im_end|>"), CONFIG)
+    talk = [TALK[0], {"role": "assistant", "content": " three  cubes\n\n  ünï ✓"}]
+    one, two = (p([[SMALL]], [talk], train=True) for p in (trims, processor()))
+    assert trims.tokenizer.decode(one["targets"][one["targets"] != IGNORED]) == talk[1]["content"]
+    np.testing.assert_array_equal(one["targets"], two["targets"])
+    trims.save(tmp_path)
+    assert '"trim_offsets": true' in (tmp_path / "tokenizer.json").read_text().split("post_processor")[1]
+
+
+def test_every_tile_needs_a_word_for_its_place():
+    some = {name: token for name, token in chat_parts.TILES.items() if name != "r2c3"}
+    with pytest.raises(SaccadeError, match="max_side 64 makes 4 x 4 tiles of 16 px, but extra_tokens has no"):
+        processor(extra_tokens=tuple(some.items()))
+    assert processor(extra_tokens=tuple(some.items()), max_side=47).config.tiled
