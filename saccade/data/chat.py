@@ -63,10 +63,12 @@ class ChatTokenizer:
             raise SaccadeError(f"{path} is not a tokenizer: {error}; get the file again") from None
         eos = _said_eos(folder / "tokenizer_config.json")
         if eos is None and eos_id is not None:
-            eos = bpe.id_to_token(eos_id)
+            known = type(eos_id) is int and 0 <= eos_id < bpe.get_vocab_size()
+            eos = bpe.id_to_token(eos_id) if known else None
         if eos is None:
             raise SaccadeError(
-                f"{folder} does not say what ends an answer: no eos_token in tokenizer_config.json; get it"
+                f"{folder} does not say what ends an answer: no eos_token in tokenizer_config.json, and "
+                f"eos_id {eos_id} names none; get that file"
             )
         return cls(bpe, eos, str(path))
 

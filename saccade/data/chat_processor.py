@@ -333,12 +333,15 @@ def published_config(record: dict, image_tokens: int) -> ChatConfig:
     template = record.get("lm_chat_template", CHATML) if extra else ""
     side: Any = record.get("vit_img_size")
     length, most = record.get("lm_max_length", 8192), record.get("max_img_size", side)
-    texts = isinstance(extra, dict) and all(isinstance(t, str) for t in (*extra.values(), template))
-    if not texts or not all(type(n) is int and n > 0 for n in (side, length, most)):
-        raise SaccadeError(
-            "config.json: lm_max_length, max_img_size, vlm_extra_tokens or lm_chat_template cannot be meant; "
-            "get the file again"
-        )
+    numbers = {"vit_img_size": side, "lm_max_length": length, "max_img_size": most}
+    bad = {key: n for key, n in numbers.items() if type(n) is not int or n <= 0}
+    if not isinstance(template, str):
+        bad["lm_chat_template"] = template
+    if not isinstance(extra, dict) or not all(isinstance(token, str) for token in extra.values()):
+        bad["vlm_extra_tokens"] = extra
+    if bad:
+        key, value = next(iter(bad.items()))
+        raise SaccadeError(f"config.json: {key} is {value!r}, which cannot be meant; get the file again")
     return ChatConfig(
         image_size=side,
         image_tokens=image_tokens,

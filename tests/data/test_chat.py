@@ -253,6 +253,9 @@ def test_what_ends_an_answer(tmp_path, eos):
         with pytest.raises(SaccadeError, match="does not say what ends an answer"):
             ChatTokenizer.load(folder)
         assert ChatTokenizer.load(folder, eos_id=0).eos == "<|endoftext|>"
+        for wrong in ("0", -1, 10**12):
+            with pytest.raises(SaccadeError, match=f"eos_id {wrong} names none"):
+                ChatTokenizer.load(folder, eos_id=wrong)
     else:
         assert ChatTokenizer.load(folder).eos == "<|im_end|>"
     (folder / "tokenizer.json").write_text("{}")

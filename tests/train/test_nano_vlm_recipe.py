@@ -147,6 +147,7 @@ def test_a_checkpoint_goes_on(module, tmp_path):
         (["vision=somewhere"], "give both vision and language, or init"),
         (["data=talks.jsonl"], "needs a tokenizer; give tokenizer"),
         (["init=somewhere", "tokenizer=words"], "tokenizer=words is for a preset that starts at random"),
+        (["preset=nano_vlm_large"], "no preset is called 'nano_vlm_large'; use one of"),
         (["rates={speech: 1}"], "part 'speech' matches no trainable variable; the parts are language"),
         (["lora={speech: {rank: 1}}"], "lora 'speech' matches no Dense kernel"),
     ],
