@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 import keras
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveInt
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from saccade import backend, chat
@@ -39,6 +39,8 @@ from saccade.train.optim import local_path
 from saccade.train.trainer import Trainer
 
 SCENES = "scenes"
+Task = Literal["vqa", "statement", "rationale", "caption", "retrieve"]
+Limit = Literal["relevance_min", "image_correspondence_min", "visual_dependency_min", "formatting_min"]
 WARMUP = 0.03  # of the steps
 # Learning rates by part, of the two published recipes and for weights that all start at random.
 RATES = {
@@ -75,30 +77,30 @@ class Config(BaseModel):
 
     data: str | tuple[str, ...] = SCENES
     images: str | None = None
-    filters: dict[str, float] = {}
+    filters: dict[Limit, float] = {}
     published: Literal["v0.1", "later", "scratch"] = "v0.1"
-    rates: dict[str, float] = {}
+    rates: dict[str, NonNegativeFloat] = {}
     init: str | None = None
     vision: str | None = None
     language: str | None = None
     preset: str = "nano_vlm_222m"
     tokenizer: str | None = None
-    image_size: int | None = None
-    shuffle: int = 2
-    max_length: int = 79
+    image_size: PositiveInt | None = None
+    shuffle: PositiveInt = 2
+    max_length: PositiveInt = 79
     precision: Literal["mixed_bfloat16", "float32"] = "mixed_bfloat16"
     remat: bool = False
     lora: dict[str, Lora] = {}
     lora_train: tuple[str, ...] = ()
-    batch: int = 64
+    batch: PositiveInt = 64
     pack: bool = False
-    workers: int = 8
+    workers: NonNegativeInt = 8
     max_bad: float = 0.01
     vocab_size: int = 1024  # of the scenes' tokenizer
-    tasks: tuple[Literal["vqa", "statement", "rationale", "caption", "retrieve"], ...] = ("vqa",)
+    tasks: tuple[Task, ...] = Field(("vqa",), min_length=1)
     max_hops: int = 2
     num_objects: tuple[int, int] = (3, 8)
-    questions: int = 500
+    questions: PositiveInt = 500
     seed: int = 1
     train: TrainConfig = TrainConfig(
         steps=20_000,
