@@ -109,9 +109,10 @@ class ChatTokenizer:
 
     def plain(self, text: str) -> str:
         """The text without special tokens written out: nobody ends a turn or adds an image by typing."""
+        text = text.replace("\ue000", "").replace("\ue001", "")  # of _MARK; first, they may split a special
         while self._specials.search(text):  # what is left may form another
             text = self._specials.sub("", text)
-        return text.replace("\ue000", "").replace("\ue001", "")
+        return text
 
 
 def _specials_of(bpe: BPE) -> re.Pattern:
