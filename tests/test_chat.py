@@ -4,6 +4,7 @@ import json
 from types import SimpleNamespace
 
 import chat_parts
+import hub_dirs
 import numpy as np
 import pytest
 from keras import ops
@@ -152,6 +153,12 @@ def test_a_processor_for_images_of_another_size(chats, changes):
 def test_a_larger_image_becomes_more_tokens(chats):
     larger = chats["v0.2"].configure(image_size=24, image_tokens=9)
     assert larger.ask(IMAGE, "red?", max_new_tokens=2).confidence > 0
+
+
+def test_a_backbone_answers_nothing(tmp_path):
+    folder = hub_dirs.write(tmp_path / "m", hub_dirs.LLAMA, hub_dirs.llama_tensors())
+    with pytest.raises(SaccadeError, match="describes a 'llama', which answers nothing; give a nanoVLM"):
+        saccade.load(folder)
 
 
 def test_nothing_asked(chats):
