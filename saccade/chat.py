@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from saccade.data.chat import ChatTokenizer
 from saccade.data.chat_processor import FILE, ChatProcessor, published_config, published_keys
 from saccade.decoding.settings import GenerationConfig
 from saccade.errors import SaccadeError
@@ -57,8 +58,7 @@ class ChatPipeline:
 
     def ask(self, image, text: str, **options) -> Reply:
         """Answer a question about an image, a list of images, or none (None). `options`: as `chat`."""
-        images = [] if image is None else list(image) if isinstance(image, (list, tuple)) else [image]
-        return self.chat([images], [text], **options)[0]
+        return self.chat([_list(image)], [text], **options)[0]
 
     def chat(self, images: Sequence[Sequence], conversations: Sequence, **options) -> list[Reply]:
         """The assistant's next turn in each conversation, all in one batch.
@@ -81,8 +81,7 @@ class ChatPipeline:
 
     def stream(self, image, text: str, **options) -> Iterator[str]:
         """As `ask`, but the answer's text in pieces as it is written."""
-        images = [] if image is None else list(image) if isinstance(image, (list, tuple)) else [image]
-        batch, settings = self._prepare([images], [text], options)
+        batch, settings = self._prepare([_list(image)], [text], options)
         written: list[int] = []
         shown = ""
         for tokens in self._writer.stream((_model_part(batch),), settings, **_known(batch)):
@@ -128,6 +127,12 @@ class ChatPipeline:
         return ChatPipeline(self.model, ChatProcessor(self.processor.tokenizer, config), self.record)
 
 
+def _list(image) -> list:
+    if image is None:
+        return []
+    return list(image) if isinstance(image, (list, tuple)) else [image]
+
+
 def _model_part(batch: dict) -> dict:
     return {name: batch[name] for name in ("images", "tokens", "padding_mask", "image_mask")}
 
@@ -145,8 +150,6 @@ def read(folder: Path, dtype: str = "float32") -> ChatPipeline:
     """
     if (folder / FILE).is_file():
         return ChatPipeline(NanoVLM.load(folder, dtype), ChatProcessor.load(folder))
-    from saccade.data.chat import ChatTokenizer
-
     record = read_config(folder)
     model = nano_vlm.read_model(folder, dtype)
     config = published_config(record, model.config.image_tokens)
