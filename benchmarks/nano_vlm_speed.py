@@ -241,7 +241,7 @@ def main() -> None:
     peak = backend.peak_flops(device)
     record = {
         "way": found.pop("way"),
-        "preset": options.preset,
+        "preset": f"{options.preset}, in small" if on_cpu else options.preset,
         "device": device,
         "samples_per_s": round(options.batch / seconds, 1),
         "step_ms": round(1000 * seconds, 2),

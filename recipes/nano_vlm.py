@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 import keras
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveInt
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from saccade import backend, chat
@@ -39,6 +39,8 @@ from saccade.train.optim import local_path
 from saccade.train.trainer import Trainer
 
 SCENES = "scenes"
+Task = Literal["vqa", "statement", "rationale", "caption", "retrieve"]
+Limit = Literal["relevance_min", "image_correspondence_min", "visual_dependency_min", "formatting_min"]
 WARMUP = 0.03  # of the steps
 # Learning rates by part, of the two published recipes and for weights that all start at random.
 RATES = {
@@ -61,7 +63,7 @@ class Config(BaseModel):
         init: a model to go on from, a directory or a name of the hub.
         vision, language: backbones to start from, likewise; both or none. Without, `preset` starts at random.
         tokenizer: of a preset that starts at random, likewise; scenes bring their own.
-        image_size: pixels a side; None = the model's.  shuffle: of backbones.
+        image_size: pixels a side, for a new model; None = its own.  shuffle: of backbones.
         max_length: tokens of a sequence, in v0.1 those of the text, for a new model.
         lora: part -> rank and alpha: nothing else trains, but what `lora_train` names.
         batch, pack, workers, max_bad: see conversation_stream.
@@ -75,30 +77,30 @@ class Config(BaseModel):
 
     data: str | tuple[str, ...] = SCENES
     images: str | None = None
-    filters: dict[str, float] = {}
+    filters: dict[Limit, float] = {}
     published: Literal["v0.1", "later", "scratch"] = "v0.1"
-    rates: dict[str, float] = {}
+    rates: dict[str, NonNegativeFloat] = {}
     init: str | None = None
     vision: str | None = None
     language: str | None = None
     preset: str = "nano_vlm_222m"
     tokenizer: str | None = None
-    image_size: int | None = None
-    shuffle: int = 2
-    max_length: int = 79
-    precision: str = "mixed_bfloat16"
+    image_size: PositiveInt | None = None
+    shuffle: PositiveInt = 2
+    max_length: PositiveInt = 79
+    precision: Literal["mixed_bfloat16", "float32"] = "mixed_bfloat16"
     remat: bool = False
     lora: dict[str, Lora] = {}
     lora_train: tuple[str, ...] = ()
-    batch: int = 64
+    batch: PositiveInt = 64
     pack: bool = False
-    workers: int = 8
+    workers: NonNegativeInt = 8
     max_bad: float = 0.01
     vocab_size: int = 1024  # of the scenes' tokenizer
-    tasks: tuple[Literal["vqa", "statement", "rationale", "caption", "retrieve"], ...] = ("vqa",)
+    tasks: tuple[Task, ...] = Field(("vqa",), min_length=1)
     max_hops: int = 2
     num_objects: tuple[int, int] = (3, 8)
-    questions: int = 500
+    questions: PositiveInt = 500
     seed: int = 1
     train: TrainConfig = TrainConfig(
         steps=20_000,
@@ -170,6 +172,11 @@ def make_pipeline(config: Config) -> ChatPipeline:
     """The model to train and its processor. Raises: SaccadeError: settings that exclude each other."""
     if (config.vision is None) != (config.language is None) or (config.init and config.vision):
         raise SaccadeError("give both vision and language, or init, or none of them to start at random")
+    if config.tokenizer and (config.init or config.language):
+        raise SaccadeError(
+            f"tokenizer={config.tokenizer} is for a preset that starts at random; init and language bring "
+            "their own, leave it out"
+        )
     if config.init:
         return chat.read(find_model(config.init), config.precision)
     tokenizer = make_tokenizer(config)

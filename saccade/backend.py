@@ -100,8 +100,9 @@ def compiled(function: Callable, model: keras.Layer) -> Callable:
     jitted = jax.jit(pure)
 
     def call(*args):
-        if not variables:  # not before the first call: the model may be built after this wrapper
-            variables.extend(model.variables)
+        found = model.variables  # not before: the model may be built, or get adapters, after this wrapper
+        if len(found) != len(variables):
+            variables[:] = found
         return jitted([v.value for v in variables], args)
 
     return call

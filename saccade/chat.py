@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from saccade.data.chat import ChatTokenizer
 from saccade.data.chat_processor import ChatProcessor, published_config, published_keys
 from saccade.decoding.settings import GenerationConfig
 from saccade.errors import SaccadeError
@@ -33,7 +34,8 @@ class ChatPipeline:
 
     Args:
         model, processor.  record: the flat config.json that they came from, kept for `save_published`.
-    Raises: SaccadeError: the tokenizer has more words than the model.
+    Raises: SaccadeError: the tokenizer has more words than the model, or the processor keeps other places for
+        an image than the model fills.
     """
 
     def __init__(self, model: NanoVLM, processor: ChatProcessor, record: dict | None = None):
@@ -42,6 +44,13 @@ class ChatPipeline:
             raise SaccadeError(
                 f"the tokenizer has {words} tokens, the model {rows}; use the tokenizer that belongs to it"
             )
+        cell = model.config.vision.patch_size * model.config.shuffle
+        side, places = processor.config.image_size, processor.config.image_tokens
+        if side % cell or (side // cell) ** 2 != places:
+            raise SaccadeError(
+                f"image_size {side} with image_tokens {places} does not fit the model, which makes a token "
+                f"of {cell} x {cell} pixels; set image_size to n * {cell} and image_tokens to n * n"
+            )
         self.model = model
         self.processor = processor
         self.record = dict(record or {})
@@ -49,8 +58,7 @@ class ChatPipeline:
 
     def ask(self, image, text: str, **options) -> Reply:
         """Answer a question about an image, a list of images, or none (None). `options`: as `chat`."""
-        images = [] if image is None else list(image) if isinstance(image, (list, tuple)) else [image]
-        return self.chat([images], [text], **options)[0]
+        return self.chat([_list(image)], [text], **options)[0]
 
     def chat(self, images: Sequence[Sequence], conversations: Sequence, **options) -> list[Reply]:
         """The assistant's next turn in each conversation, all in one batch.
@@ -59,6 +67,8 @@ class ChatPipeline:
             images, conversations: as ChatProcessor.
             options: of GenerationConfig: max_new_tokens, temperature, top_p, num_beams, seed, ...
         """
+        if not images and not conversations:
+            return []
         batch, settings = self._prepare(images, conversations, options)
         tokens, log_probability = self._writer.generate((_model_part(batch),), settings, **_known(batch))
         replies = []
@@ -71,8 +81,7 @@ class ChatPipeline:
 
     def stream(self, image, text: str, **options) -> Iterator[str]:
         """As `ask`, but the answer's text in pieces as it is written."""
-        images = [] if image is None else list(image) if isinstance(image, (list, tuple)) else [image]
-        batch, settings = self._prepare([images], [text], options)
+        batch, settings = self._prepare([_list(image)], [text], options)
         written: list[int] = []
         shown = ""
         for tokens in self._writer.stream((_model_part(batch),), settings, **_known(batch)):
@@ -118,12 +127,19 @@ class ChatPipeline:
         return ChatPipeline(self.model, ChatProcessor(self.processor.tokenizer, config), self.record)
 
 
+def _list(image) -> list:
+    if image is None:
+        return []
+    return list(image) if isinstance(image, (list, tuple)) else [image]
+
+
 def _model_part(batch: dict) -> dict:
     return {name: batch[name] for name in ("images", "tokens", "padding_mask", "image_mask")}
 
 
 def _known(batch: dict) -> dict:
-    return {"tokens": batch["tokens"], "padding_mask": batch["padding_mask"]}
+    """The words of the prompt: what stands where an image does (in v0.1 the end of an answer) is none."""
+    return {"tokens": batch["tokens"], "padding_mask": batch["padding_mask"] & ~batch["image_mask"]}
 
 
 def read(folder: Path, dtype: str = "float32") -> ChatPipeline:
@@ -134,8 +150,6 @@ def read(folder: Path, dtype: str = "float32") -> ChatPipeline:
     """
     if (folder / ChatProcessor.FILE).is_file():
         return ChatPipeline(NanoVLM.load(folder, dtype), ChatProcessor.load(folder))
-    from saccade.data.chat import ChatTokenizer
-
     record = read_config(folder)
     model = nano_vlm.read_model(folder, dtype)
     config = published_config(record, model.config.image_tokens)

@@ -54,10 +54,11 @@ def atomic_directory(path: str | os.PathLike) -> Generator[Path]:
     """Fill a folder under a temporary name; it gets its real name only when complete and on disk.
 
     Args:
-        path: the folder to create. An existing folder is replaced as a whole.
+        path: the folder to create. An existing one of the same kind (it has a file of the same name, or
+            nothing) is replaced as a whole.
     Yields: the temporary folder, beside `path`, to write into.
-    Raises: SaccadeError: disk full or no permission. The old content of `path` is then intact and no
-        temporary folder is left.
+    Raises: SaccadeError: disk full, no permission, or `path` is a file or a folder of something else. The old
+        content of `path` is then intact and no temporary folder is left.
     """
     path = Path(path)
     try:
@@ -90,6 +91,13 @@ def _replace_directory(source: Path, target: Path) -> None:
     if not target.exists():
         os.rename(source, target)
         return
+    if not target.is_dir():
+        raise SaccadeError(f"{target} is a file, and would be lost; give the name of a folder")
+    there, written = ({entry.name for entry in folder.iterdir()} for folder in (target, source))
+    if there and not there & written:
+        raise SaccadeError(
+            f"{target} holds other things (such as {min(there)}), which would be lost; give another folder"
+        )
     aside = source.with_suffix(".old")
     os.rename(target, aside)
     try:

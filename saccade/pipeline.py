@@ -332,6 +332,12 @@ def load(name_or_folder: str | Path = "vlm_hrm_scenes"):
         from saccade.few_shot import FewShot
 
         return FewShot.load(folder)
+    kind = record.get("model") or record.get("model_type")
+    if kind != "VLMHRM":
+        raise SaccadeError(
+            f"{folder / 'config.json'} describes a {kind!r}, which answers nothing; give a nanoVLM, CLIP, "
+            "SigLIP, BLIP-2 or what `save` wrote"
+        )
     from saccade.data.processor import Processor
     from saccade.models.vlm_hrm import VLMHRM
 

@@ -1,10 +1,13 @@
 """ChatPipeline: directories of both ages load and answer; batches; saving; bad input; the command."""
 
 import json
+from types import SimpleNamespace
 
 import chat_parts
+import hub_dirs
 import numpy as np
 import pytest
+from keras import ops
 from PIL import Image
 from reference import to_numpy
 from typer.testing import CliRunner
@@ -13,6 +16,8 @@ import saccade
 from saccade import pipeline
 from saccade.cli import app
 from saccade.errors import SaccadeError, SaccadeWarning
+from saccade.generate import Writer
+from saccade.train import lora
 
 AGES = {"v0.1": None, "v0.2": {"image_token": "<|image|>"}, "8k": chat_parts.TILES}
 IMAGE = np.random.default_rng(0).integers(0, 256, size=(40, 70, 3)).astype(np.uint8)
@@ -135,6 +140,53 @@ def test_another_count_of_image_tokens(tmp_path):
     folder = chat_parts.write_model(tmp_path / "m", chat_parts.TILES, mp_image_token_length=64)
     with pytest.raises(SaccadeError, match="mp_image_token_length 64, but the model makes 4 tokens"):
         saccade.load(folder)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"image_size": 24}, {"image_tokens": 9}, {"image_size": 20, "image_tokens": 4}]
+)
+def test_a_processor_for_images_of_another_size(chats, changes):
+    with pytest.raises(SaccadeError, match=r"does not fit the model, which makes a token of 8 x 8 pixels"):
+        chats["v0.2"].configure(**changes)
+
+
+def test_a_larger_image_becomes_more_tokens(chats):
+    larger = chats["v0.2"].configure(image_size=24, image_tokens=9)
+    assert larger.ask(IMAGE, "red?", max_new_tokens=2).confidence > 0
+
+
+def test_a_backbone_answers_nothing(tmp_path):
+    folder = hub_dirs.write(tmp_path / "m", hub_dirs.LLAMA, hub_dirs.llama_tensors())
+    with pytest.raises(SaccadeError, match="describes a 'llama', which answers nothing; give a nanoVLM"):
+        saccade.load(folder)
+
+
+def test_nothing_asked(chats):
+    assert chats["v0.2"].chat([], []) == []
+
+
+def test_the_places_of_images_are_no_words_to_repeat(chats):
+    """In v0.1 they hold the token that ends an answer, which a repetition penalty would make rarer."""
+    chat = chats["v0.1"].configure()
+    end, prefill = chat.processor.tokenizer.eos_id, chat.model.prefill
+
+    def likes_to_end(batch, room):
+        logits, cache = prefill(batch, room)
+        scores = np.where(np.arange(logits.shape[1]) == end, 1.1, 1.0)  # penalised, it would not be the best
+        return ops.broadcast_to(scores.astype("float32"), logits.shape), cache
+
+    chat._writer = Writer(chat.model, SimpleNamespace(prefill=likes_to_end, step=chat.model.step))
+    assert chat.ask(IMAGE, "red?", max_new_tokens=2, repetition_penalty=1.5).tokens == 1
+
+
+def test_adapters_that_come_after_an_answer_count(folders):
+    chat = saccade.load(folders["v0.2"])
+    before = chat.ask(IMAGE, "red?", max_new_tokens=2)
+    lora.add(chat.model, {"projection": lora.Lora(rank=2)})
+    assert chat.ask(IMAGE, "red?", max_new_tokens=2).confidence == pytest.approx(before.confidence, abs=1e-6)
+    b = chat.model.projection.linear.lora_kernel_b
+    b.assign(np.random.default_rng(0).normal(size=b.shape))
+    assert chat.ask(IMAGE, "red?", max_new_tokens=2).confidence != pytest.approx(before.confidence, abs=1e-4)
 
 
 def test_room_for_the_answer(chats):

@@ -42,6 +42,8 @@ class ChatTokenizer:
     def __init__(self, bpe: BPE, eos: str, name: str = "the tokenizer"):
         bpe.no_padding()
         bpe.no_truncation()
+        # Here it could only take spaces out of offsets, and so out of what is learnt; `save` puts it back.
+        self._post_processor, bpe.post_processor = bpe.post_processor, None
         self._bpe = bpe
         self._specials = _specials_of(bpe)
         self.name = name
@@ -62,16 +64,20 @@ class ChatTokenizer:
             raise SaccadeError(f"{path} is not a tokenizer: {error}; get the file again") from None
         eos = _said_eos(folder / "tokenizer_config.json")
         if eos is None and eos_id is not None:
-            eos = bpe.id_to_token(eos_id)
+            known = type(eos_id) is int and 0 <= eos_id < bpe.get_vocab_size()
+            eos = bpe.id_to_token(eos_id) if known else None
         if eos is None:
             raise SaccadeError(
-                f"{folder} does not say what ends an answer: no eos_token in tokenizer_config.json; get it"
+                f"{folder} does not say what ends an answer: no eos_token in tokenizer_config.json, and "
+                f"eos_id {eos_id} names none; get that file"
             )
         return cls(bpe, eos, str(path))
 
     def save(self, folder: str | Path) -> None:
         """Write tokenizer.json and tokenizer_config.json. Raises: SaccadeError: disk full, no permission."""
-        write_text(Path(folder) / "tokenizer.json", self._bpe.to_str(pretty=True))
+        whole = BPE.from_str(self._bpe.to_str())
+        whole.post_processor = self._post_processor
+        write_text(Path(folder) / "tokenizer.json", whole.to_str(pretty=True))
         config = {"eos_token": self.eos, "pad_token": self.eos, "tokenizer_class": "PreTrainedTokenizerFast"}
         write_text(Path(folder) / "tokenizer_config.json", json.dumps(config, indent=2) + "\n")
 
@@ -104,9 +110,10 @@ class ChatTokenizer:
 
     def plain(self, text: str) -> str:
         """The text without special tokens written out: nobody ends a turn or adds an image by typing."""
+        text = text.replace("\ue000", "").replace("\ue001", "")  # of _MARK; first, they may split a special
         while self._specials.search(text):  # what is left may form another
             text = self._specials.sub("", text)
-        return text.replace("\ue000", "").replace("\ue001", "")
+        return text
 
 
 class SavedProcessor:

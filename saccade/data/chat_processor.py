@@ -89,6 +89,13 @@ class ChatProcessor(SavedProcessor):
         self._template = Template(config.template) if config.template else None
         if self._template and "image_token" not in self._tokens:
             raise SaccadeError("extra_tokens has no image_token, which a chat template needs; add one")
+        most = self._most_side // config.image_size if config.tiled else 1
+        for place in (f"r{at // most + 1}c{at % most + 1}" for at in range(most**2) if most > 1):
+            if place not in self._tokens:
+                raise SaccadeError(
+                    f"max_side {config.max_side} makes {most} x {most} tiles of {config.image_size} px, but "
+                    f"extra_tokens has no {place}; add it, or lower max_side"
+                )
         self._image_id = tokenizer.id_of(self._tokens["image_token"]) if self._template else None
 
     def __call__(
@@ -124,6 +131,11 @@ class ChatProcessor(SavedProcessor):
         """Most tokens of a sequence; v0.1 counts those of the text only."""
         return self.config.max_length + (0 if self._template else self.config.image_tokens)
 
+    @property
+    def _most_side(self) -> int:
+        """Most pixels of the longer side of an image in tiles."""
+        return min(self.config.max_side, _MOST_TILES_A_SIDE * self.config.image_size)
+
     def see(self, pictures: Sequence) -> tuple[list, list]:
         """A row's pictures: the grid of each, and its tiles, (n, side, side, 3).
 
@@ -139,8 +151,8 @@ class ChatProcessor(SavedProcessor):
                 cuts.append(stretch(pixels, c.image_size)[None])
                 continue
             size = (pixels.shape[0], pixels.shape[1])
-            side = min(c.max_side, _MOST_TILES_A_SIDE * c.image_size)
-            grid = choose_grid(size, c.image_size, side, c.max_tiles, c.reference_tiles, c.fill)
+            options = c.max_tiles, c.reference_tiles, c.fill
+            grid = choose_grid(size, c.image_size, self._most_side, *options)
             grids.append(grid)
             cuts.append(cut(pixels, c.image_size, grid, c.reference_tiles))
         return grids, cuts
@@ -294,12 +306,15 @@ def published_config(record: dict, image_tokens: int) -> ChatConfig:
     template = record.get("lm_chat_template", CHATML) if extra else ""
     side: Any = record.get("vit_img_size")
     length, most = record.get("lm_max_length", 8192), record.get("max_img_size", side)
-    texts = isinstance(extra, dict) and all(isinstance(t, str) for t in (*extra.values(), template))
-    if not texts or not all(type(n) is int and n > 0 for n in (side, length, most)):
-        raise SaccadeError(
-            "config.json: lm_max_length, max_img_size, vlm_extra_tokens or lm_chat_template cannot be meant; "
-            "get the file again"
-        )
+    numbers = {"vit_img_size": side, "lm_max_length": length, "max_img_size": most}
+    bad = {key: n for key, n in numbers.items() if type(n) is not int or n <= 0}
+    if not isinstance(template, str):
+        bad["lm_chat_template"] = template
+    if not isinstance(extra, dict) or not all(isinstance(token, str) for token in extra.values()):
+        bad["vlm_extra_tokens"] = extra
+    if bad:
+        key, value = next(iter(bad.items()))
+        raise SaccadeError(f"config.json: {key} is {value!r}, which cannot be meant; get the file again")
     return ChatConfig(
         image_size=side,
         image_tokens=image_tokens,

@@ -56,7 +56,7 @@ def splice(x, soft, image_mask):
             read.
         image_mask: bool (B, S), True where an image token belongs.
     Returns: float (B, S, D), dtype of x. Places without an image token (too few images) are NaN on JAX:
-        `saccade.data.chat` counts them beforehand.
+        `saccade.data.chat_processor` counts them beforehand.
     """
     groups = soft.shape[0] if len(soft.shape) == 4 else 1
     soft = ops.reshape(soft, (groups, -1, soft.shape[-1]))

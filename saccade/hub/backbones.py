@@ -156,8 +156,15 @@ def from_backbones(
         vision, language: directories in the format of transformers (`saccade.hub.fetch` finds them by name).
         shuffle: r of the pixel shuffle.  image_size: pixels a side; None = the tower's own.
         extra_tokens: rows to add to the vocabulary.  seed: of all that starts at random.
-    Raises: SaccadeError: a directory that cannot be used; sizes that r does not divide.
+    Raises: SaccadeError: a directory that cannot be used; sizes that r does not divide, or that are none.
     """
+    for name, value, least in (
+        ("shuffle", shuffle, 1),
+        ("image_size", image_size, 1),
+        ("extra_tokens", extra_tokens, 0),
+    ):
+        if value is not None and value < least:
+            raise SaccadeError(f"{name} is {value}, it must be at least {least}")
     tower, seen = read_siglip(vision, None if image_size is None else (image_size, image_size))
     decoder, said = read_llama(language, extra_tokens, seed)
     rows = tower.grid(tower.image_size)[0]

@@ -1,12 +1,13 @@
 """nanoVLM: a SigLIP tower, pixel shuffle with one linear map, and a Llama decoder that reads both."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import keras
 
 from saccade import backend
 from saccade.fusion.projection import Projection
 from saccade.hub.convert import Rule
+from saccade.model import choose
 from saccade.models.llama import Llama, LlamaConfig
 from saccade.models.spliced import SplicedDecoder
 from saccade.models.vit import ViT, ViTConfig
@@ -115,8 +116,8 @@ PRESETS = {
 
 
 def preset(name: str, **changes) -> NanoVLMConfig:
-    """A named configuration, with fields replaced."""
-    return replace(PRESETS[name], **changes)
+    """A named configuration, with fields replaced. Raises: SaccadeError: no such name or field."""
+    return choose(PRESETS, name, changes)
 
 
 @keras.saving.register_keras_serializable(package="saccade")

@@ -36,8 +36,8 @@ def add(model, parts: dict[str, Lora], train: tuple[str, ...] = ()) -> None:
         parts: regular expression -> Lora. It picks the Dense layers whose kernel's path it matches from the
             start, as the `parts` of a TrainConfig do.
         train: expressions of variables that go on training as they are.
-    Raises: SaccadeError: an expression matches nothing, two match one layer, a rank is not below the kernel's
-        sides, or the model has adapters already.
+    Raises: SaccadeError: an expression matches nothing, two of `parts` match one layer, a rank is not below
+        the kernel's sides, or the model has adapters already.
     """
     if adapted(model):
         raise SaccadeError("the model has adapters already; make a plain model of it with lora.merged first")
@@ -46,7 +46,15 @@ def add(model, parts: dict[str, Lora], train: tuple[str, ...] = ()) -> None:
         if pattern not in {p for _, p in chosen}:
             kernels = ", ".join(sorted({_path(model, layer).split("/")[0] for layer in _dense(model)}))
             raise SaccadeError(f"lora {pattern!r} matches no Dense kernel; those are in {kernels}")
-    kept = [v for v in model.trainable_variables if any(re.match(p, local_path(v, model)) for p in train)]
+    kept = []
+    for pattern in train:
+        found = [v for v in model.trainable_variables if re.match(pattern, local_path(v, model))]
+        if not found:
+            known = sorted({local_path(v, model).split("/")[0] for v in model.trainable_variables})
+            raise SaccadeError(
+                f"train {pattern!r} matches nothing that trains; that is in {', '.join(known)}"
+            )
+        kept += found
     for layer, pattern in chosen:
         rank = parts[pattern].rank
         if rank >= min(layer.kernel.shape):

@@ -5,6 +5,9 @@ from dataclasses import replace
 import chat_parts
 import numpy as np
 import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer, processors
 
 from saccade.data.chat import ChatTokenizer, Template, check_messages
 from saccade.data.chat_processor import (
@@ -168,7 +171,12 @@ def test_an_answer_that_does_not_fit_is_refused():
 
 def test_nobody_can_write_a_special_token():
     p = processor()
-    talk = [{"role": "user", "content": "a<|im_end|>b<|image|>c<|im<|image|>_start|>d\ue0000\ue001"}]
+    talk = [
+        {
+            "role": "user",
+            "content": "a<|im_end|>b<|image|>c<|im<|image|>_start|>d<|im\ue001_end|>\ue0000\ue001",
+        }
+    ]
     batch = p([[SMALL]], [talk])
     assert said(p, kept(batch)).endswith("abcd0<|im_end|>\n<|im_start|>assistant\n")
     assert batch["image_mask"].sum() == M
@@ -252,6 +260,9 @@ def test_what_ends_an_answer(tmp_path, eos):
         with pytest.raises(SaccadeError, match="does not say what ends an answer"):
             ChatTokenizer.load(folder)
         assert ChatTokenizer.load(folder, eos_id=0).eos == "<|endoftext|>"
+        for wrong in ("0", -1, 10**12):
+            with pytest.raises(SaccadeError, match=f"eos_id {wrong} names none"):
+                ChatTokenizer.load(folder, eos_id=wrong)
     else:
         assert ChatTokenizer.load(folder).eos == "<|im_end|>"
     (folder / "tokenizer.json").write_text("{}")
@@ -274,3 +285,47 @@ def test_the_flat_config_and_back():
         published_config({**record, "mp_image_token_length": 9}, M)
     with pytest.raises(SaccadeError, match="cannot be meant"):
         published_config({**record, "lm_max_length": "long"}, M)
+
+
+def test_a_tokenizer_that_trims_spaces_from_its_offsets(tmp_path):
+    bpe = Tokenizer.from_str(chat_parts.tokenizer_json())
+    bpe.post_processor = processors.ByteLevel(trim_offsets=True)
+    trims = ChatProcessor(ChatTokenizer(bpe, "<|im_end|>"), CONFIG)
+    talk = [TALK[0], {"role": "assistant", "content": " three  cubes\n\n  ünï ✓"}]
+    one, two = (p([[SMALL]], [talk], train=True) for p in (trims, processor()))
+    assert trims.tokenizer.decode(one["targets"][one["targets"] != IGNORED]) == talk[1]["content"]
+    np.testing.assert_array_equal(one["targets"], two["targets"])
+    trims.save(tmp_path)
+    assert '"trim_offsets": true' in (tmp_path / "tokenizer.json").read_text().split("post_processor")[1]
+
+
+def test_every_tile_needs_a_word_for_its_place():
+    some = {name: token for name, token in chat_parts.TILES.items() if name != "r2c3"}
+    with pytest.raises(SaccadeError, match="max_side 64 makes 4 x 4 tiles of 16 px, but extra_tokens has no"):
+        processor(extra_tokens=tuple(some.items()))
+    assert processor(extra_tokens=tuple(some.items()), max_side=47).config.tiled
+
+
+PIECES = ["<|im_end|>", "<|im", "_end|>", "<|image|>", "red ", "\n", "  ", "<image: 0>", "\ue000", "1", "ü✓"]
+WORDS = st.text(min_size=1, max_size=30) | st.lists(st.sampled_from(PIECES), min_size=1).map("".join)
+PROCESSORS = processor(), old(max_length=300)
+
+
+@given(st.lists(WORDS, min_size=4, max_size=4), st.sampled_from([(0, 2), (0, 4), (1, 2)]))
+@settings(max_examples=80, deadline=None)
+def test_whatever_is_typed_each_answer_is_learnt_whole_and_nothing_else(words, kind):
+    p, count = PROCESSORS[kind[0]], kind[1]
+    roles = ("user", "assistant") * 2
+    talk = [{"role": r, "content": w} for r, w in zip(roles[:count], words, strict=False)]
+    assume(any(w.strip() for w in words[:count:2]))
+    batch = p([[LARGE]], [talk], train=True)
+    places = np.flatnonzero(batch["targets"][0] != IGNORED)
+    learned = batch["targets"][0, places]
+    ends = np.flatnonzero(learned == p.tokenizer.eos_id)
+    assert [
+        p.tokenizer.decode(part[part != p.tokenizer.eos_id]) for part in np.split(learned, ends)[:-1]
+    ] == [p.tokenizer.plain(m["content"]) for m in talk[1::2]]
+    np.testing.assert_array_equal(batch["tokens"][0, places + 1], learned)
+    assert batch["padding_mask"][0, places].all()
+    assert not batch["image_mask"][0, places + 1].any()
+    assert batch["image_mask"].sum() == M * len(batch["images"])

@@ -159,6 +159,12 @@ def test_a_tower_that_is_refused(tmp_path, changes, said):
         read_siglip(folder)
 
 
+@pytest.mark.parametrize("wrong", [{"shuffle": 0}, {"image_size": 0}, {"extra_tokens": -1}])
+def test_numbers_that_are_none(siglip, llama, wrong):
+    with pytest.raises(SaccadeError, match=f"{next(iter(wrong))} is -?[01], it must be at least [01]"):
+        from_backbones(siglip, llama, **{"shuffle": 1, **wrong})
+
+
 def test_a_size_that_does_not_divide(siglip, llama):
     with pytest.raises(SaccadeError, match="image_size 16 gives 4 x 4 patches of 4 px, which shuffle=3"):
         from_backbones(siglip, llama, shuffle=3, image_size=16)

@@ -180,6 +180,12 @@ def test_streams_that_are_refused():
         StreamedConversations(Repeatable([]), name="made")[0]
 
 
+def test_files_without_rows(tmp_path):
+    (tmp_path / "rows.jsonl").write_text("\n")
+    with pytest.raises(SaccadeError, match="there are no conversations: the files are empty"):
+        fit(Conversations.open(tmp_path / "rows.jsonl"), None)
+
+
 def test_an_order_by_parts():
     blocks = [3, 5, 2, 7, 1, 4, 6, 3, 9]
     order = Shuffled(range(40), blocks, seed=1)

@@ -131,10 +131,27 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path):
         (folder / "x").write_text("2")
         raise RuntimeError("stop")
     assert (target / "x").read_text() == "1"
+    (target / "old").write_text("3")
     with files.atomic_directory(target) as folder:
-        (folder / "y").write_text("3")
-    assert [entry.name for entry in target.iterdir()] == ["y"]
+        (folder / "x").write_text("4")
+        (folder / "y").write_text("4")
+    assert sorted(entry.name for entry in target.iterdir()) == ["x", "y"]
     assert [entry.name for entry in tmp_path.iterdir()] == ["model"]
+
+
+def test_what_is_something_else_is_kept(tmp_path):
+    (tmp_path / "photo.png").write_text("a photo")
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.png").write_text("a photo")
+    (tmp_path / "empty").mkdir()
+    for name, said in (("photo.png", "photo.png is a file"), ("photos", r"other things \(such as a.png\)")):
+        with pytest.raises(SaccadeError, match=said), files.atomic_directory(tmp_path / name) as folder:
+            (folder / "config.json").write_text("{}")
+    with files.atomic_directory(tmp_path / "empty") as folder:
+        (folder / "config.json").write_text("{}")
+    assert sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*.*")) == [
+        "empty/config.json", "photo.png", "photos/a.png"
+    ]  # fmt: skip
 
 
 def test_what_a_killed_process_left_is_removed(tmp_path):

@@ -132,6 +132,15 @@ def test_parts_that_cannot_be_meant(folder, parts, message):
         lora.add(read_model(folder), parts)
 
 
+def test_what_trains_besides_must_exist(folder):
+    model = read_model(folder)
+    with pytest.raises(
+        SaccadeError, match="train 'projecton' matches nothing that trains; that is in language, pro"
+    ):
+        lora.add(model, {"language": Lora(rank=1)}, ("projecton",))
+    assert not lora.adapted(model)
+
+
 def test_adapters_twice_or_none(folder, tmp_path):
     model = read_model(folder)
     with pytest.raises(SaccadeError, match="no adapters to save"):

@@ -146,6 +146,16 @@ def test_a_checkpoint_goes_on(module, tmp_path):
     [
         (["vision=somewhere"], "give both vision and language, or init"),
         (["data=talks.jsonl"], "needs a tokenizer; give tokenizer"),
+        (["init=somewhere", "tokenizer=words"], "tokenizer=words is for a preset that starts at random"),
+        (["preset=nano_vlm_large"], "no preset is called 'nano_vlm_large'; use one of"),
+        (
+            ["filters={relevance: 3}"],
+            "filters.relevance.*: 'relevance' does not fit: input should be 'relevance_min'",
+        ),
+        (["filters={max_turns: 2}"], "'max_turns' does not fit: input should be 'relevance_min'"),
+        (["rates={vision: -1}"], "rates.vision: -1 does not fit: input should be greater than or equal to 0"),
+        (["tasks=[]"], r"tasks: \[\] does not fit"),
+        (["precision=bf16"], "precision: 'bf16' does not fit"),
         (["rates={speech: 1}"], "part 'speech' matches no trainable variable; the parts are language"),
         (["lora={speech: {rank: 1}}"], "lora 'speech' matches no Dense kernel"),
     ],

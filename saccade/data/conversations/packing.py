@@ -117,6 +117,8 @@ class Packer:
         length = length or processor.limit
         count = len(source)
         probe = cls(processor, sequences, sequences, length, tiles=length, pack=False)
+        if not count:
+            raise SaccadeError("there are no conversations: the files are empty; check the paths")
         sizes, tolerant, last = [], Tolerant(source), None
         spread = range(min(SAMPLE, count))
         in_order = getattr(source, "in_order", False)
