@@ -48,6 +48,8 @@ RATES = {
     "later": {"projection": 5.12e-3, "vision": 5e-5, "language": 5e-5},
     "scratch": {"projection": 1e-3, "vision": 1e-3, "language": 1e-3},
 }
+# Tokens of a sequence; in v0.1 those of the text, later those of the images too.
+LENGTHS = {"v0.1": 79, "later": 1024, "scratch": 79}
 
 
 class Config(BaseModel):
@@ -64,7 +66,7 @@ class Config(BaseModel):
         vision, language: backbones to start from, likewise; both or none. Without, `preset` starts at random.
         tokenizer: of a preset that starts at random, likewise; scenes bring their own.
         image_size: pixels a side, for a new model; None = its own.  shuffle: of backbones.
-        max_length: tokens of a sequence, in v0.1 those of the text, for a new model.
+        max_length: for a new model, instead of the published one.
         lora: part -> rank and alpha: nothing else trains, but what `lora_train` names.
         batch, pack, workers, max_bad: see conversation_stream.
         tasks: of scenes, see SceneConversations, by turns; more than questions teach to see: [vqa, vqa,
@@ -87,7 +89,7 @@ class Config(BaseModel):
     tokenizer: str | None = None
     image_size: PositiveInt | None = None
     shuffle: PositiveInt = 2
-    max_length: PositiveInt = 79
+    max_length: PositiveInt | None = None
     precision: Literal["mixed_bfloat16", "float32"] = "mixed_bfloat16"
     remat: bool = False
     lora: dict[str, Lora] = {}
@@ -191,7 +193,7 @@ def make_pipeline(config: Config) -> ChatPipeline:
     processor = ChatConfig(
         image_size=side,
         image_tokens=model.config.image_tokens,
-        max_length=config.max_length,
+        max_length=config.max_length or LENGTHS[config.published],
         template=template,
         extra_tokens=extra if template else (),
         max_side=side,

@@ -66,6 +66,14 @@ def test_rates_are_the_published_ones_unless_said_and_0_freezes(module):
     assert (settings.schedule, settings.min_ratio, settings.optimizer) == ("cosine", 0.1, "adamw")
 
 
+@pytest.mark.parametrize(
+    ("settings", "length"),
+    [((), 79), (("published=later",), 1024), (("published=later", "max_length=300"), 300)],
+)
+def test_sequences_are_as_long_as_published_unless_said(module, settings, length):
+    assert module.make_pipeline(config_of(module, *settings)).processor.config.max_length == length
+
+
 def test_a_whole_run_on_scenes_with_adapters(module, tmp_path):
     config = config_of(module, "lora={language: {rank: 2}}", "lora_train=[projection]", "remat=true")
     run = module.recipe(config, tmp_path)
