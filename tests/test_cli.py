@@ -292,7 +292,7 @@ def test_evaluate_prints_and_saves(stub, monkeypatch, tmp_path):
     assert "by_depth.1" in result.stdout
     assert result.stdout.splitlines()[-1].split() == ["thresholds", "threshold", "0.0000", "spearman", "-"]
     given = {"data": "scenes", "task": "ground", "num": 50, "seed": 3, "split": "val", "rerank": 8}
-    given |= {"threshold": 0.0, "batch_size": 250, "folder": None, "orders": 1, "name": "mine"}
+    given |= {"threshold": 0.0, "beams": 1, "batch_size": 250, "folder": None, "orders": 1, "name": "mine"}
     assert seen == [{**given, "out": str(tmp_path / "new")}]
     printed = run("evaluate", "mine", "--task", "panels", "--json").stdout
     assert json.loads(printed)["by_depth"] == {"1": 1.0}

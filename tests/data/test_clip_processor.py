@@ -156,7 +156,7 @@ def test_pairs_stand_beside_their_twins():
         ([], "{}", "there are no labels"),
         ("cat", "{}", "there are no labels"),
         (["cat", " cat "], "{}", "the label 'cat' is there twice"),
-        (["cat", ""], "{}", "the text is empty"),
+        (["cat", ""], "{}", "label 2 of 2 is empty"),
         (["cat", "dog"], "a photo", "has no single {}"),
         (["cat", "dog"], "{} and {}", "has no single {}"),
     ],
