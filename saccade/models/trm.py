@@ -1,15 +1,14 @@
 """TRM and HRM: small nets that solve a puzzle by refining two states, again and again."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import keras
 from keras import ops
 
 from saccade import backend
-from saccade.errors import SaccadeError
 from saccade.heads.classify import Classifier
 from saccade.layers.reasoning import FFNS, MIXERS, NORM_POSITIONS, NORM_TYPES, ReasoningBlock, inner_width
-from saccade.model import Model
+from saccade.model import Model, choose
 from saccade.recursion.core import BlockStack, RecursiveCore
 from saccade.recursion.halting import should_halt
 
@@ -115,10 +114,8 @@ PRESETS = {
 
 
 def preset(name: str, **changes) -> TRMConfig:
-    """A named configuration, with fields replaced. Raises: SaccadeError: no such name (lists them)."""
-    if name not in PRESETS:
-        raise SaccadeError(f"no preset is called {name!r}; use one of {', '.join(PRESETS)}")
-    return replace(PRESETS[name], **changes)
+    """A named configuration, with fields replaced. Raises: SaccadeError: no such name or field."""
+    return choose(PRESETS, name, changes)
 
 
 @keras.saving.register_keras_serializable(package="saccade")

@@ -133,7 +133,7 @@ def build(
 def _architecture(config: PuzzleConfig, changes: dict) -> TRMConfig:
     try:
         return preset(config.preset, **(changes | config.model))
-    except (TypeError, ValueError) as error:
+    except ValueError as error:
         raise SaccadeError(f"preset {config.preset} with model={config.model}: {error}") from error
 
 

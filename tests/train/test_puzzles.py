@@ -216,7 +216,7 @@ def files(tmp_path_factory):
     ("name", "overrides", "message"),
     [
         ("sudoku_trm", ["preset=nope"], "no preset is called 'nope'; use one of trm_sudoku"),
-        ("sudoku_trm", ["model={dimm: 16}"], "unexpected keyword argument 'dimm'"),
+        ("sudoku_trm", ["model={dimm: 16}"], "has no field 'dimm'; its fields are vocab_size"),
         ("sudoku_trm", ["model={mixer: x}"], "mixer='x' is not one of attention, mlp_t"),
         ("sudoku_trm", ["model={seq_len: 81}"], "need a model of seq_len=16, trm_sudoku_4x4 has 81"),
         ("sudoku_trm", ["init={files}/four", "box=3", "made=2"], "of seq_len=81, .*four has 16"),
