@@ -54,6 +54,25 @@ def ffn(w, x, kind):
     return hidden @ w["down/kernel"]
 
 
+def units(w, x, kind, box, prefix):
+    """Every token hears, through its rows of `down`, the mean of a quarter of the channels over its unit."""
+    gate, up = np.split(x @ w["gate_up/kernel"], 2, axis=-1)
+    told = sigmoid(gate) * rms(gate * up) if kind == "gated_norm" else silu(gate) * up
+    rows, columns, boxes, everything = np.split(told, 4, axis=-1)
+    side = box * box
+    heard = np.zeros_like(told)
+    for i in range(side * side):
+        row, column = divmod(i, side)
+        for j in range(side * side):
+            r, c = divmod(j, side)
+            parts = (r == row, c == column, (r // box, c // box) == (row // box, column // box))
+            told_j = (values[:, prefix + j] for values in (rows, columns, boxes))
+            said = [same * value / side for same, value in zip(parts, told_j, strict=True)]
+            heard[:, prefix + i, : 3 * rows.shape[-1]] += np.concatenate(said, -1)
+    heard[:, :, 3 * rows.shape[-1] :] = everything.mean(1, keepdims=True)
+    return heard @ w["down/kernel"]
+
+
 def block(w, c, z):
     norm = {"rms": rms, "layer": layer}[c.norm_type]
     if c.mixer == "mlp_t":
@@ -61,6 +80,11 @@ def block(w, c, z):
 
         def mix(z):
             return ffn(part(w, "mlp_t"), z.swapaxes(1, 2), c.ffn).swapaxes(1, 2)
+    elif c.mixer == "units":
+        norm_axis = -1
+
+        def mix(z):
+            return units(part(w, "units"), z, c.ffn, c.box, c.prefix_tokens)
     else:
         norm_axis = -1
         theta = c.rope_theta if c.positions == "rope" else None

@@ -5,8 +5,9 @@ import keras
 from saccade.layers.attention import Attention
 from saccade.layers.blocks import MLP, SwiGLU
 from saccade.layers.normalization import rms, standardize
+from saccade.layers.units import UnitMixer
 
-MIXERS = ("attention", "mlp_t")
+MIXERS = ("attention", "mlp_t", "units")
 NORM_TYPES = ("rms", "layer")
 NORM_POSITIONS = ("post", "pre")
 FFNS = ("swiglu", "gated_norm", "gelu")
@@ -22,10 +23,11 @@ class ReasoningBlock(keras.layers.Layer):
 
     Args:
         dim: D.  mlp_dim: inner width of the channel net.
-        mixer: `attention` (non-causal, no biases) or `mlp_t`.
+        mixer: `attention` (non-causal, no biases), `mlp_t` or `units` (see UnitMixer).
         num_heads, rope_theta, flash: of the attention; see Attention.
         seq_len, seq_mlp_dim: S and the inner width of the sequence net.
-        ffn: `swiglu`, `gated_norm` (see SwiGLU) or `gelu`; used for both nets.
+        unit_dim, box: of `units`.
+        ffn: `swiglu`, `gated_norm` (see SwiGLU) or `gelu`; used for both nets. `units` has no `gelu`.
         norm_type: `rms` or `layer`, neither with learned parameters.  norm_position: `post` or `pre`.
         epsilon: of the norms.
     Call:
@@ -46,6 +48,8 @@ class ReasoningBlock(keras.layers.Layer):
         flash: bool | None = None,
         seq_len: int = 0,
         seq_mlp_dim: int = 0,
+        unit_dim: int = 0,
+        box: int = 0,
         ffn: str = "swiglu",
         norm_type: str = "rms",
         norm_position: str = "post",
@@ -61,6 +65,16 @@ class ReasoningBlock(keras.layers.Layer):
         policy = self.dtype_policy
         if mixer == "mlp_t":
             self.mixer = _net(ffn, seq_len, seq_mlp_dim, axis=0, dtype=policy, name="mlp_t")
+        elif mixer == "units":
+            self.mixer = UnitMixer(
+                dim,
+                unit_dim,
+                box,
+                gated_norm=ffn == "gated_norm",
+                initializer=normal,
+                dtype=policy,
+                name="units",
+            )
         else:
             self.mixer = Attention(
                 dim,

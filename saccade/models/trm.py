@@ -24,7 +24,8 @@ class TRMConfig:
         puzzle embedding fills; the first token is what the halting head reads, so P = 0 makes that a cell.
     dim, num_heads, expansion: widths; SwiGLU's inner width is expansion * dim * 2/3, up to a multiple of
         `multiple`.
-    mixer: `attention` or `mlp_t`.  positions: of attention, `rope` (rope_theta), `learned` or `none`.
+    mixer: `attention`, `mlp_t`, or for Sudoku `units`: cells hear their row, column and box (see UnitMixer).
+    positions: of attention, `rope` (rope_theta), `learned` or `none`.
     l_layers: blocks of the net f.  h_layers: 0 shares f between both levels (TRM), else H's own net (HRM).
     h_cycles, l_cycles, one_step: see RecursiveCore.
     norm_type, norm_position, ffn: see ReasoningBlock.
@@ -81,6 +82,11 @@ class TRMConfig:
                 f"num_puzzles={self.num_puzzles} needs a prefix for the puzzle embedding; set prefix_tokens "
                 "to at least 1, or num_puzzles=0"
             )
+        if self.mixer == "units":
+            if self.box**4 != self.seq_len:
+                raise ValueError(f"mixer='units' needs a Sudoku, 16 or 81 cells; seq_len={self.seq_len}")
+            if self.ffn == "gelu":
+                raise ValueError("mixer='units' has no ffn='gelu'; use swiglu or gated_norm")
         if self.num_chains > 1 and self.q_learning:
             raise ValueError(
                 f"num_chains={self.num_chains} does not go with q_learning; use one or the other"
@@ -92,6 +98,11 @@ class TRMConfig:
     def length(self) -> int:
         """S: prefix and cells."""
         return self.prefix_tokens + self.seq_len
+
+    @property
+    def box(self) -> int:
+        """Side of a Sudoku's boxes."""
+        return round(self.seq_len**0.25)
 
     @classmethod
     def from_json(cls, record: dict) -> "TRMConfig":
@@ -177,6 +188,8 @@ class TRM(Model):
                 flash=c.flash,
                 seq_len=c.length,
                 seq_mlp_dim=inner_width(c.length, c.expansion, c.multiple),
+                unit_dim=c.dim // 2,
+                box=c.box,
                 ffn=c.ffn,
                 norm_type=c.norm_type,
                 norm_position=c.norm_position,
@@ -271,7 +284,7 @@ class TRM(Model):
         return new, outputs
 
     def _reason(self, z_h, z_l, x):
-        if self.config.mixer == "attention":
+        if self.config.mixer != "mlp_t":
             return self.core(z_h, z_l, x)
         # Blocks of mlp_t work on (S, B, D), see ReasoningBlock; moved once per step, not once per product.
         first = [backend.in_order(ops.transpose(t, (1, 0, 2))) for t in (z_h, z_l, x)]

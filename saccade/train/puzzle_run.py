@@ -153,6 +153,7 @@ class SudokuConfig(PuzzleConfig):
     Args:
         train_file, val_file: text, one puzzle a line.  made: puzzles to make where there is no file.
         box: of the puzzles made, 3 or 2.
+        reveal: share of the training draws that are made easier, see SudokuSymmetries.
         stages: what to train before, see build_sudoku_stages.
     """
 
@@ -161,6 +162,7 @@ class SudokuConfig(PuzzleConfig):
     val_file: str | None = None
     made: int = Field(64, ge=1)
     box: Literal[2, 3] = 3
+    reveal: float = Field(0.0, ge=0, le=1)
 
 
 def build_sudoku(config: SudokuConfig, out_dir: Path | None, start: TRM | None = None) -> Trainer:
@@ -177,7 +179,7 @@ def build_sudoku(config: SudokuConfig, out_dir: Path | None, start: TRM | None =
             f"puzzles of {cells} cells for training, of {val.shape[1]} for validation; give files of one "
             "size (without a file, `box` decides the size)"
         )
-    draw = SudokuSymmetries(train, sudoku.check_all(train))
+    draw = SudokuSymmetries(train, sudoku.check_all(train), config.reveal)
 
     def evaluate(solver: Solver) -> dict[str, float]:
         return measure(solver, val, lambda cells: sudoku.solved(val, cells))

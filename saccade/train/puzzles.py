@@ -139,12 +139,16 @@ class Drawn:
 class SudokuSymmetries:
     """Draw Sudokus: digits renamed, bands, stacks, rows and columns moved, transposed (`sudoku.shuffle`).
 
-    Args: puzzles, solutions: int (N, cells), 0 = blank.
+    Args:
+        puzzles, solutions: int (N, cells), 0 = blank.
+        reveal: share of the draws that show some of their solution, up to half of the blanks: the same
+            puzzle, made easier.
     Call: index: int32 (B,).  seed: of the draw.
     Returns: `tokens`, `targets` int32 (B, cells); `puzzle` int32 (B,), all 0.
     """
 
-    def __init__(self, puzzles, solutions):
+    def __init__(self, puzzles, solutions, reveal: float = 0.0):
+        self.reveal = reveal
         self.puzzles, self.solutions = np.asarray(puzzles, np.int8), np.asarray(solutions, np.int8)
         self.cells = self.puzzles.shape[1]
         self.n = round(self.cells**0.5)
@@ -163,11 +167,17 @@ class SudokuSymmetries:
             grid = ops.cast(ops.take(ops.convert_to_tensor(table), index, axis=0), "int32")
             return ops.take_along_axis(digits, ops.take_along_axis(grid, source, axis=1), axis=1)
 
-        return {
-            "tokens": move(self.puzzles),
-            "targets": move(self.solutions),
-            "puzzle": ops.zeros((count,), "int32"),
-        }
+        tokens, targets = move(self.puzzles), move(self.solutions)
+        if self.reveal:
+            shown = self._shown(count, seed)
+            tokens = ops.where(ops.logical_and(tokens == 0, shown), targets, tokens)
+        return {"tokens": tokens, "targets": targets, "puzzle": ops.zeros((count,), "int32")}
+
+    def _shown(self, count: int, seed):
+        """bool (B, cells): in `reveal` of the rows each cell with a probability of its row's, U(0, 1/2)."""
+        easier = keras.random.uniform((count, 1), seed=seed) < self.reveal
+        share = keras.random.uniform((count, 1), maxval=0.5, seed=seed)
+        return ops.logical_and(easier, keras.random.uniform((count, self.cells), seed=seed) < share)
 
     def _lines(self, count: int, seed):
         """Orders of n lines that keep bands together: int32 (B, n)."""

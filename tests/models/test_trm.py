@@ -36,6 +36,14 @@ OPTIONS = {
     "mlp_t": {"mixer": "mlp_t"},
     "no prefix": {"mixer": "mlp_t", "prefix_tokens": 0, "num_puzzles": 0},
     "gated norm": {"mixer": "mlp_t", "ffn": "gated_norm", "head_bias": True},
+    "units": {"mixer": "units", "seq_len": 16},
+    "units, gated norm, no prefix": {
+        "mixer": "units",
+        "seq_len": 16,
+        "ffn": "gated_norm",
+        "prefix_tokens": 0,
+        "num_puzzles": 0,
+    },
     "gelu, layer norm, pre": {"ffn": "gelu", "norm_type": "layer", "norm_position": "pre"},
     "gelu, mlp_t, pre": {"mixer": "mlp_t", "ffn": "gelu", "norm_position": "pre"},
     "learned positions and states": {"positions": "learned", "learned_init": True, "h_cycles": 1},
@@ -59,18 +67,19 @@ def make(**changes) -> TRM:
     return reference.randomize(TRM(replace(TINY, **changes), name="trm"), seed=1)
 
 
-def data(seed=0) -> dict:
+def data(seed=0, length=L) -> dict:
     rng = np.random.default_rng(seed)
     return {
-        "tokens": rng.integers(V, size=(B, L)).astype(np.int32),
-        "targets": rng.integers(V, size=(B, L)).astype(np.int32),
+        "tokens": rng.integers(V, size=(B, length)).astype(np.int32),
+        "targets": rng.integers(V, size=(B, length)).astype(np.int32),
         "puzzle": np.array([1, 3, 1], np.int32),
     }
 
 
 @pytest.mark.parametrize("changes", OPTIONS.values(), ids=OPTIONS)
 def test_two_steps_equal_numpy(changes):
-    model, batch = make(**changes), data()
+    model = make(**changes)
+    batch = data(length=model.config.seq_len)
     w, c = reference.weights(model), model.config
     run = backend.compiled(lambda b: _two_steps(model, b), model)
     ours = [to_numpy(t) for t in run({key: batch[key] for key in ("tokens", "puzzle")})]
@@ -99,6 +108,7 @@ STEPS = {
         {"stablemax": False, "smoothing": 0.2},
         {"halt_weight": 0.05},
     ),
+    "units": ({"mixer": "units", "seq_len": 16, "ffn": "gated_norm"}, {"stablemax": False}, {}),
     "guide": (
         {"ffn": "gelu", "norm_type": "layer", "norm_position": "pre", "learned_init": True, "h_cycles": 1},
         {},
@@ -110,7 +120,8 @@ STEPS = {
 @pytest.mark.parametrize(("changes", "task", "objective"), STEPS.values(), ids=STEPS)
 def test_a_training_step_equals_numpy(changes, task, objective):
     """Loss, gradients, AdamATan2 with decay, sign SGD on the rows used, and the moving average."""
-    model, batch = make(l_layers=1, **changes), data()
+    model = make(l_layers=1, **changes)
+    batch = data(length=model.config.seq_len)
     parts = {"puzzle_table": Part(optimizer="sign_sgd", learning_rate_scale=2.0, weight_decay=0.7)}
     config = LEARN.model_copy(update={"parts": parts})
     engine = Engine(model, {"p": Stream([0], list, Recursive(Fill(**task), **objective), B)}, config)
@@ -199,9 +210,11 @@ def test_round_trip_and_other_class_refused(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"mixer": "conv"}, "mixer='conv' is not one of attention, mlp_t"),
+        ({"mixer": "conv"}, "mixer='conv' is not one of attention, mlp_t, units"),
         ({"ffn": "relu"}, "ffn='relu' is not one of"),
         ({"prefix_tokens": 0}, "num_puzzles=4 needs a prefix"),
+        ({"mixer": "units"}, "needs a Sudoku, 16 or 81 cells; seq_len=5"),
+        ({"mixer": "units", "seq_len": 16, "ffn": "gelu"}, "has no ffn='gelu'"),
         ({"num_chains": 0}, "num_chains=0 must be at least 1"),
         ({"num_chains": 2, "q_learning": True}, "does not go with q_learning"),
     ],
@@ -278,7 +291,8 @@ def test_keras_file_round_trip(tmp_path, changes):
 
 @pytest.mark.parametrize("changes", OPTIONS.values(), ids=OPTIONS)
 def test_every_weight_gets_a_gradient(changes):
-    model, batch = make(**changes), data()
+    model = make(**changes)
+    batch = data(length=model.config.seq_len)
     if not model.config.num_puzzles:
         batch["puzzle"] = np.zeros(B, np.int32)
     engine = Engine(model, {"p": Stream([0], list, Recursive(Fill()), B)}, LEARN)

@@ -64,6 +64,20 @@ def test_sudokus_drawn_are_proper_and_new(box):
     assert (other["targets"] != found["targets"]).any(1).mean() > 0.9
 
 
+def test_revealed_cells_are_of_the_solution():
+    puzzle, grid = sudoku.generate(np.random.default_rng(0), 3, givens=30)
+    draw = SudokuSymmetries(puzzle[None], grid[None], reveal=0.4)
+    found = draws(draw, np.zeros(4000, np.int32))
+    shown = found["tokens"] > 0
+    np.testing.assert_array_equal(found["tokens"][shown], found["targets"][shown])
+    more = shown.sum(1) - 30
+    assert more.min() == 0 and 20 < more.max() <= 51
+    assert abs((more > 0).mean() - 0.4) < 0.05
+    # Of the rows that show more: a quarter of the 51 blanks on average, the share drawn from U(0, 1/2).
+    assert abs(more.mean() - 0.4 * 51 / 4) < 0.4
+    assert sudoku.solved(found["tokens"], found["targets"]).all()
+
+
 def test_every_kind_of_move_is_drawn():
     """Reachable from one grid: all orders of bands, of rows in a band, and the transposed grid."""
     grid = np.arange(16, dtype=np.int8).reshape(1, 16) % 4 + 1
@@ -217,7 +231,7 @@ def files(tmp_path_factory):
     [
         ("sudoku_trm", ["preset=nope"], "no preset is called 'nope'; use one of trm_sudoku"),
         ("sudoku_trm", ["model={dimm: 16}"], "has no field 'dimm'; its fields are vocab_size"),
-        ("sudoku_trm", ["model={mixer: x}"], "mixer='x' is not one of attention, mlp_t"),
+        ("sudoku_trm", ["model={mixer: x}"], "mixer='x' is not one of attention, mlp_t, units"),
         ("sudoku_trm", ["model={seq_len: 81}"], "need a model of seq_len=16, trm_sudoku_4x4 has 81"),
         ("sudoku_trm", ["init={files}/four", "box=3", "made=2"], "of seq_len=81, .*four has 16"),
         (

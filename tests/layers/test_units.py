@@ -1,0 +1,49 @@
+"""The mixer that knows a Sudoku's units: what hears what, and that no place is special."""
+
+import numpy as np
+import pytest
+import reference
+from reference import to_numpy
+
+from saccade.layers.units import UnitMixer
+
+
+def make(box: int, **options) -> UnitMixer:
+    layer = UnitMixer(6, 5, box, name="units", **options)
+    layer.build()
+    return reference.randomize(layer, seed=3)
+
+
+@pytest.mark.parametrize("prefix", [0, 1, 3])
+def test_a_cell_hears_its_row_column_box_and_the_average_of_all(prefix):
+    """Change one cell: what the cells of its units hear changes by more than what all hear."""
+    layer = make(3)
+    x = np.random.default_rng(0).normal(size=(2, prefix + 81, 6)).astype(np.float32)
+    changed = x.copy()
+    row, column = 4, 7
+    changed[:, prefix + row * 9 + column] += 1.0
+    moved = to_numpy(layer(changed)) - to_numpy(layer(x))
+    everywhere = moved[:, prefix]  # cell (0, 0) shares no unit with (4, 7)
+    for place in range(81):
+        r, c = divmod(place, 9)
+        shares = r == row or c == column or (r // 3, c // 3) == (row // 3, column // 3)
+        same = np.allclose(moved[:, prefix + place], everywhere, atol=1e-6)
+        assert same != shares, (r, c)
+    np.testing.assert_allclose(moved[:, :prefix], np.repeat(everywhere[:, None], prefix, 1), atol=1e-6)
+    assert np.abs(everywhere).max() > 1e-4
+
+
+@pytest.mark.parametrize("gated_norm", [False, True])
+@pytest.mark.parametrize("box", [2, 3])
+def test_lines_moved_within_and_between_bands_move_the_result_alike(box, gated_norm):
+    layer = make(box, gated_norm=gated_norm)
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=(1, box**4, 6)).astype(np.float32)
+
+    def lines():
+        bands = rng.permutation(box)[:, None] * box
+        return (bands + np.stack([rng.permutation(box) for _ in range(box)])).ravel()
+
+    order = (lines()[:, None] * box**2 + lines()).ravel()
+    assert sorted(order) == list(range(box**4)) and list(order) != list(range(box**4))
+    np.testing.assert_allclose(to_numpy(layer(x[:, order])), to_numpy(layer(x))[:, order], atol=2e-5)
