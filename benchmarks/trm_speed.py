@@ -1,4 +1,4 @@
-"""How fast a TRM trains: `python benchmarks/trm_speed.py [--mixer mlp_t attention] [--prefix 0 1 7]`.
+"""How fast a TRM trains: `python benchmarks/trm_speed.py [--mixer mlp_t attention units] [--prefix 0 1 7]`.
 
 One line for each variant: samples/s (rows times optimiser steps a second, the unit of the published code's
 figures), the model FLOPs utilisation, the step's time, compilation and peak memory. The whole step counts:
@@ -16,12 +16,15 @@ import numpy as np
 from saccade import backend
 from saccade.data.puzzles import sudoku
 from saccade.evaluation import environment
+from saccade.layers.units import KINDS
 from saccade.models.trm import TRM, TRMConfig, preset
 from saccade.train.config import TrainConfig
 from saccade.train.engine import Engine
 from saccade.train.objectives import Recursive
 from saccade.train.puzzles import Drawn, Fill, SudokuSymmetries
 from saccade.train.stream import Stream
+
+FASTEST_PREFIX = {"mlp_t": [0], "attention": [7], "units": [1]}
 
 
 def flops_per_sample(config: TRMConfig) -> float:
@@ -31,6 +34,10 @@ def flops_per_sample(config: TRMConfig) -> float:
     channels = 3 * length * dim * _inner(config, dim)
     if config.mixer == "mlp_t":
         mix = 3 * length * dim * _inner(config, length)
+    elif (
+        config.mixer == "units"
+    ):  # gate and up of every token; down of the rows, columns, boxes and the board
+        mix = dim * config.unit_dim * (2 * KINDS * length + 3 * config.box**2 + 1)
     else:
         mix = 4 * length * dim * dim + 2 * length * length * dim
     call = 2 * (channels + mix)
@@ -115,7 +122,7 @@ def main() -> None:
     )
     print(f"batch {batch}, dim {dim}, h/l cycles {options.cycles}, {precision}, {options.optimizer}")
     for mixer in options.mixer:
-        for prefix in options.prefix or ([0] if mixer == "mlp_t" else [7]):
+        for prefix in options.prefix or FASTEST_PREFIX[mixer]:
             config = preset(
                 "trm_sudoku",
                 mixer=mixer,

@@ -1,6 +1,5 @@
 """A mixer that knows which cells of a Sudoku share a row, a column or a box."""
 
-import keras
 from keras import ops
 
 from saccade.layers.blocks import SwiGLU, product_scale, silu_product
@@ -9,7 +8,7 @@ KINDS = 4  # row, column, box, the whole board
 
 
 class UnitMixer(SwiGLU):
-    """SwiGLU whose inner channels are shared: a cell hears the mean over its row, its column, its box and all.
+    """SwiGLU with shared inner channels: a cell hears the means over its row, its column, its box and all.
 
     The first quarter of silu(gate) up is averaged over each row, the second over each column, the third over
     each box, the last over all tokens; `down` then writes what was heard. Averages first and products after:

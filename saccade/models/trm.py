@@ -104,6 +104,11 @@ class TRMConfig:
         """Side of a Sudoku's boxes."""
         return round(self.seq_len**0.25)
 
+    @property
+    def unit_dim(self) -> int:
+        """Channels of each kind that `units` mixes."""
+        return self.dim // 2
+
     @classmethod
     def from_json(cls, record: dict) -> "TRMConfig":
         return cls(**record)
@@ -188,7 +193,7 @@ class TRM(Model):
                 flash=c.flash,
                 seq_len=c.length,
                 seq_mlp_dim=inner_width(c.length, c.expansion, c.multiple),
-                unit_dim=c.dim // 2,
+                unit_dim=c.unit_dim,
                 box=c.box,
                 ffn=c.ffn,
                 norm_type=c.norm_type,
