@@ -34,6 +34,9 @@ class Recursive:
         exploration: probability that a row must take a random minimum number of steps.
         halt_weight, ponder_weight: above; the ponder cost is off by default.
         group: rows of one group reason in one pass; their texts are of one length.
+        stagger: slots end their first example after 1, 2, ... max_steps steps by turns, so that every update
+            has rows of every age. Else all begin together, and until rows learn to halt, one update in
+            max_steps sees fresh examples alone and the next the same ones again.
     Source: TRM, arXiv:2510.04871, figure 3; with model.config.q_learning also HRM's q_continue target.
     """
 
@@ -43,6 +46,7 @@ class Recursive:
     halt_weight: float = 0.5
     ponder_weight: float = 0.0
     group: str = ""
+    stagger: bool = False
 
     def initial_carry(self, model, batch) -> dict:
         """Every slot free: the first step fills it, so its states need a shape only."""
@@ -53,8 +57,10 @@ class Recursive:
         blank = keras.tree.map_structure(
             lambda t: ops.zeros(t.shape, dtype=t.dtype), backend.shapes(fresh, batch)
         )
-        everyone = ops.ones_like(blank["halted"])
-        return {"data": batch, "state": {**blank, "halted": everyone}, "min_steps": blank["steps"] + 1}
+        state = {**blank, "halted": ops.ones_like(blank["halted"])}
+        one, limit = blank["steps"] + 1, model.config.halt_max_steps
+        max_steps = ops.arange(one.shape[0], dtype="int32") % limit + 1 if self.stagger else one * limit
+        return {"data": batch, "state": state, "min_steps": one, "max_steps": max_steps}
 
     def __call__(self, model, carry, batch, seed):
         return self.together(model, {"": self}, {"": carry}, {"": batch}, seed)[""]
@@ -102,8 +108,10 @@ class Recursive:
         free = carry["state"]["halted"]
         drawn = explore_min_steps(free.shape[0], limit, self.exploration, seed)
         min_steps = ops.where(free, drawn, carry["min_steps"])
+        used = ops.logical_and(free, carry["state"]["steps"] > 0)  # a slot's first example keeps its own limit
+        max_steps = ops.where(used, limit, carry["max_steps"])
         halting = outputs.get("halting", outputs["q_halt"])  # a model may compare something else
-        halted = should_halt(halting, state["steps"], limit, model.config.halt_threshold, min_steps)
+        halted = should_halt(halting, state["steps"], max_steps, model.config.halt_threshold, min_steps)
         rows, correct, metrics = self.task(model, outputs, data, layout)
         q_loss = halting_loss(outputs["q_halt"], ops.cast(correct, "float32") * settled)
         if model.config.q_learning:
@@ -119,7 +127,9 @@ class Recursive:
             "steps": (ops.sum(ops.cast(state["steps"], "float32") * done), count),
             "q_loss": ops.mean(q_loss),
         }
-        return total, {"data": data, "state": {**state, "halted": halted}, "min_steps": min_steps}, metrics
+        state = {**state, "halted": halted}
+        carry = {"data": data, "state": state, "min_steps": min_steps, "max_steps": max_steps}
+        return total, carry, metrics
 
 
 def _encode(model, inputs: dict) -> dict:

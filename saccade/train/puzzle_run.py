@@ -62,7 +62,7 @@ class PuzzleConfig(BaseModel):
     Args:
         preset, model: of saccade.models.trm, and fields of it to replace.  init: a model directory to start
         from instead of the preset.  batch: rows that reason at once.
-        smoothing, stablemax: of the cells' cross-entropy.  halt_weight, exploration: see Recursive.
+        smoothing, stablemax: of the cells' cross-entropy.  halt_weight, exploration, stagger: see Recursive.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -76,6 +76,7 @@ class PuzzleConfig(BaseModel):
     stablemax: bool = True
     halt_weight: float = 0.5
     exploration: float = 0.1
+    stagger: bool = False
     seed: int = 0
     train: TrainConfig = PUBLISHED
 
@@ -115,7 +116,9 @@ def build(
             own.assign(other.value)
     task = Fill(config.smoothing, config.stablemax)
     learn = WinnerTakesAll if model.config.num_chains > 1 else Recursive
-    objective = learn(task, exploration=config.exploration, halt_weight=config.halt_weight)
+    objective = learn(
+        task, exploration=config.exploration, halt_weight=config.halt_weight, stagger=config.stagger
+    )
     stream = Stream(Indices(size), collate_indices, Drawn(objective, draw), config.batch)
     solver = Solver(model)
 

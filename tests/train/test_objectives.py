@@ -202,3 +202,21 @@ def test_segments_that_end_apart_are_refused(other, ends):
     objectives = {"a": Recursive(Nothing()), "b": Recursive(Nothing())}
     with pytest.raises(ValueError, match=rf"end at \[{ends}\]; make them end alike, or group them apart"):
         together(objectives, {"a": numbered(0, 2), "b": numbered(2, 2, **other)})
+
+
+@pytest.mark.parametrize("stagger", [False, True])
+def test_staggered_slots_end_by_turns_then_take_all_their_steps(stagger):
+    """Six slots of at most four steps, nobody halts: when does each slot take its next example?"""
+    model, rows, limit = Echo(), 6, Echo.config.halt_max_steps
+    objective = Recursive(Nothing(), exploration=0.0, stagger=stagger)
+    generator = keras.random.SeedGenerator(0)
+    carry = objective.initial_carry(model, numbered(0, rows))
+    taken = []
+    for step in range(10):
+        _, carry, _, consumed = objective(model, carry, numbered(100 * (step + 1), rows), generator)
+        fresh = np.asarray(carry["data"]["label"]) // 100 == step + 1
+        assert int(consumed) == fresh.sum()
+        taken.append(fresh)
+    when = [list(np.flatnonzero(slot)) for slot in np.transpose(taken)]
+    first = [slot % limit + 1 if stagger else limit for slot in range(rows)]
+    assert when == [[0, *range(f, 10, limit)] for f in first]
