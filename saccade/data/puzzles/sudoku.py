@@ -4,6 +4,7 @@ A grid is an int8 vector of n * n cells, row by row, 0 = blank; n = 9 in boxes o
 2 x 2.
 """
 
+from concurrent.futures import ProcessPoolExecutor
 from functools import cache
 from itertools import combinations
 from multiprocessing import get_context
@@ -304,5 +305,6 @@ def check_all(puzzles) -> np.ndarray:
     """
     if len(puzzles) < _WORTH_PROCESSES:
         return np.stack([check(puzzle) for puzzle in puzzles])
-    with get_context("spawn").Pool() as pool:
-        return np.stack(pool.map(check, list(puzzles), chunksize=8))
+    # An executor, not a Pool: where a script has no `if __name__ == "__main__"`, it says so and does not hang.
+    with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
+        return np.stack(list(pool.map(check, list(puzzles), chunksize=8)))
