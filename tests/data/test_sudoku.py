@@ -171,6 +171,33 @@ def test_moves_are_undone():
     np.testing.assert_array_equal(moves.undo(moves.apply(grids)), grids)
 
 
+@pytest.mark.parametrize("box", [2, 3])
+def test_variants_are_proper_minimal_and_mostly_of_another_solution(box):
+    rng = np.random.default_rng(0)
+    puzzle, grid = sudoku.generate(rng, box)
+    before = puzzle.copy()
+    variants = [sudoku.vary(rng, puzzle) for _ in range(12)]
+    np.testing.assert_array_equal(puzzle, before)
+    found = [sudoku.check(variant) for variant in variants]  # or it raises
+    assert sum((other != grid).any() for other in found) >= 8
+    assert len({variant.tobytes() for variant in variants}) >= 10
+    for cell in np.flatnonzero(variants[0]):
+        fewer = variants[0].copy()
+        fewer[cell] = 0
+        assert len(sudoku.solutions(fewer)) == 2
+
+
+def test_variants_of_many_are_those_of_each():
+    rng = np.random.default_rng(0)
+    puzzles = np.stack([sudoku.generate(rng, 2)[0] for _ in range(3)])
+    found = sudoku.vary_all(puzzles, 2, seed=5)
+    assert found.shape == (6, 16)
+    np.testing.assert_array_equal(found, sudoku.vary_all(puzzles, 2, seed=5))
+    assert (found != sudoku.vary_all(puzzles, 2, seed=6)).any()
+    alone = np.random.default_rng((5, 1))
+    np.testing.assert_array_equal(found[2:4], [sudoku.vary(alone, puzzles[1]) for _ in range(2)])
+
+
 def test_files(tmp_path):
     path = tmp_path / "puzzles.txt"
     path.write_text(f"{EASY}\n\n{EASY[:-2]}97\n")

@@ -233,14 +233,54 @@ def generate(rng: np.random.Generator, box: int = 3, givens: int = 0) -> tuple[n
     rows, columns = np.divmod(np.arange(n * n), n)
     pattern = ((box * (rows % box) + rows // box + columns) % n + 1).astype(np.int8)
     grid = shuffle(rng, pattern[None], pattern[None])[1][0]
-    puzzle = grid.copy()
-    for cell in rng.permutation(n * n):
+    return _take_away(rng, grid.copy(), givens), grid
+
+
+def _take_away(rng, puzzle: np.ndarray, givens: int) -> np.ndarray:
+    """Cells emptied in random order, where one solution is left, down to so many givens; in place."""
+    for cell in rng.permutation(np.flatnonzero(puzzle)):
         if (puzzle > 0).sum() <= givens:
             break
         kept, puzzle[cell] = puzzle[cell], 0
         if len(solutions(puzzle)) != 1:
             puzzle[cell] = kept
-    return puzzle, grid
+    return puzzle
+
+
+def vary(rng: np.random.Generator, puzzle, taken: int = 1) -> np.ndarray:
+    """Another proper puzzle near this one, mostly with another solution: new grids; `shuffle` turns old ones.
+
+    A few givens are taken away; one of the grids that this allows (of the first 30) becomes the solution, and
+    givens of it are added until it is the only one; then all that are not needed go.
+
+    Args: puzzle: int (cells,), proper.  taken: so many givens; more give easier puzzles.
+    Returns: int8 (cells,). Easier than a very hard one: what made it hard is lost at the first given.
+    """
+    puzzle = np.array(puzzle, np.int8)
+    puzzle[rng.permutation(np.flatnonzero(puzzle))[:taken]] = 0
+    allowed = solutions(puzzle, 30)
+    wanted = allowed[rng.integers(len(allowed))]
+    while others := [grid for grid in solutions(puzzle) if (grid != wanted).any()]:
+        cell = rng.choice(np.flatnonzero(others[0] != wanted))
+        puzzle[cell] = wanted[cell]
+    return _take_away(rng, puzzle, 0)
+
+
+def vary_all(puzzles, count: int, seed: int = 0) -> np.ndarray:
+    """`count` variants of each puzzle, spread over the processor's cores: int8 (N * count, cells).
+
+    Some 15 puzzles a second and core. The same seed gives the same.
+    """
+    puzzles = np.asarray(puzzles, np.int8)
+    return np.concatenate(
+        _spread(_variants, [(puzzle, count, (seed, i)) for i, puzzle in enumerate(puzzles)])
+    )
+
+
+def _variants(job: tuple) -> np.ndarray:
+    puzzle, count, seed = job
+    rng = np.random.default_rng(seed)
+    return np.stack([vary(rng, puzzle) for _ in range(count)])
 
 
 def shuffle(rng: np.random.Generator, puzzles, grids) -> tuple[np.ndarray, np.ndarray]:
@@ -303,8 +343,13 @@ def check_all(puzzles) -> np.ndarray:
 
     Raises: SaccadeError: see `check`.
     """
-    if len(puzzles) < _WORTH_PROCESSES:
-        return np.stack([check(puzzle) for puzzle in puzzles])
-    # An executor, not a Pool: where a script has no `if __name__ == "__main__"`, it says so and does not hang.
+    return np.stack(_spread(check, list(puzzles)))
+
+
+def _spread(function, jobs: list) -> list:
+    """The function of every job; of many jobs, in one process a core."""
+    if len(jobs) < _WORTH_PROCESSES:
+        return [function(job) for job in jobs]
+    # An executor, not a Pool: a script without `if __name__ == "__main__"` then fails, where it would hang.
     with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
-        return np.stack(list(pool.map(check, list(puzzles), chunksize=8)))
+        return list(pool.map(function, jobs, chunksize=8))

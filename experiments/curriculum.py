@@ -1,4 +1,4 @@
-"""Does a curriculum help? `python benchmarks/curriculum.py`, forty minutes of two CPU cores; `--smoke`: one.
+"""Does a curriculum help? `python experiments/curriculum.py`, forty minutes of two CPU cores; `--smoke`: one.
 
 A tiny VLM-HRM learns from nothing to answer "what color, shape, size or material is the ..." of one to three
 hops, in small scenes on paper, with the losses of recipes/scenes_vlm_hrm.py: once with a curriculum (a level

@@ -1,4 +1,4 @@
-"""NLVR's scores by whether a sentence is among those trained on: `python benchmarks/nlvr_unseen.py RUN NLVR`.
+"""NLVR by whether a sentence was trained on: `python experiments/nlvr_unseen.py RUN NLVR`.
 
 Writers of both splits wrote "There is 1 yellow square", so sentences of the development split recur in the
 training split. RUN is the folder that `saccade evaluate MODEL --data nlvr --folder NLVR --task statement
