@@ -25,7 +25,7 @@ from saccade.data.scenes.kept import Kept
 from saccade.data.text import Tokenizer
 from saccade.models.captioners import KINDS, Captioner, preset
 from saccade.train.captions import Describe
-from saccade.train.config import Part, TrainConfig
+from saccade.train.config import Part, Precision, TrainConfig
 from saccade.train.labels import Perceive
 from saccade.train.stream import Stream
 from saccade.train.trainer import Trainer
@@ -46,7 +46,7 @@ class Config(BaseModel):
 
     model: Literal["show_and_tell", "show_attend_tell"] = "show_attend_tell"
     architecture: dict = {}
-    precision: str = "mixed_bfloat16"
+    precision: Precision = "mixed_bfloat16"
     vocab_size: int = 1024
     canvas: tuple[int, int] = (128, 128)
     target_length: int = 48

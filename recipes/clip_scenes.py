@@ -34,7 +34,7 @@ from saccade.data.scenes.labels import Labelled
 from saccade.evaluation import evaluate as measure
 from saccade.models.clip import CLIP, preset
 from saccade.pipeline import BUNDLED, find_model
-from saccade.train.config import Part, TrainConfig
+from saccade.train.config import Part, Precision, TrainConfig
 from saccade.train.contrastive import Contrastive
 from saccade.train.scene_chunks import tower_of
 from saccade.train.stream import Stream
@@ -65,7 +65,7 @@ class Config(BaseModel):
     tower: str | None = str(BUNDLED / "vlm_hrm_scenes")
     tower_rate: float = 0.3
     init: str | None = None
-    precision: str = "mixed_bfloat16"
+    precision: Precision = "mixed_bfloat16"
     sigmoid: bool = False
     vocab_size: int = 1024
     num_objects: tuple[int, int] = (3, 8)

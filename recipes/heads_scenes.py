@@ -26,7 +26,7 @@ from saccade.heads.multitask import create_multi_task_vlm_head
 from saccade.heads.task import VLMTaskConfig
 from saccade.models.vlm_hrm import VLMHRM
 from saccade.pipeline import Pipeline, find_model
-from saccade.train.config import TrainConfig
+from saccade.train.config import Precision, TrainConfig
 from saccade.train.scene_heads import (
     CAPTION_LENGTH,
     CHUNK,
@@ -76,7 +76,7 @@ class Config(BaseModel):
     max_depth: int = 5
     weights: dict[str, float] | str | None = None
     batch: int = 128
-    precision: str = "mixed_bfloat16"
+    precision: Precision = "mixed_bfloat16"
     seed: int = 1
     train: TrainConfig = TrainConfig(
         steps=3_000,

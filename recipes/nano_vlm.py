@@ -31,7 +31,7 @@ from saccade.model import read_config
 from saccade.models.nano_vlm import NanoVLM, NanoVLMConfig, preset
 from saccade.pipeline import find_model
 from saccade.train import lora
-from saccade.train.config import Part, TrainConfig
+from saccade.train.config import Part, Precision, TrainConfig
 from saccade.train.conversations import conversation_stream
 from saccade.train.lora import Lora
 from saccade.train.next_token import NextToken
@@ -90,7 +90,7 @@ class Config(BaseModel):
     image_size: PositiveInt | None = None
     shuffle: PositiveInt = 2
     max_length: PositiveInt | None = None
-    precision: Literal["mixed_bfloat16", "float32"] = "mixed_bfloat16"
+    precision: Precision = "mixed_bfloat16"
     remat: bool = False
     lora: dict[str, Lora] = {}
     lora_train: tuple[str, ...] = ()

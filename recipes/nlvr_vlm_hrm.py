@@ -31,7 +31,7 @@ from saccade.evaluation.batches import Item, Run
 from saccade.models.adapt import adapt
 from saccade.models.vlm_hrm import PRESETS, VLMHRM, preset
 from saccade.pipeline import BUNDLED, Pipeline, find_model
-from saccade.train.config import Part, StreamConfig, TrainConfig
+from saccade.train.config import Part, Precision, StreamConfig, TrainConfig
 from saccade.train.labels import Perceive, Refer
 from saccade.train.objectives import Answer, Recursive
 from saccade.train.stream import Stream
@@ -47,7 +47,7 @@ class Config(BaseModel):
     init: str | None = str(BUNDLED / "vlm_hrm_scenes")  # None = a fresh model of `preset`
     preset: str = "vlm_hrm_small"
     model: dict = {"rotary_grid": None, "decoder_depth": 0}  # fields of VLMHRMConfig; nothing is written
-    precision: str = "mixed_bfloat16"
+    precision: Precision = "mixed_bfloat16"
     seed: int = 1
     # Patches of 17 picture pixels: 0.2 % of the objects share theirs with another; on (64, 256) 5 % do.
     canvas: tuple[int, int] = (96, 384)

@@ -21,7 +21,7 @@ from saccade.data.scenes.referents import CHANNELS
 from saccade.data.text import Tokenizer
 from saccade.models.vlm_hrm import PRESETS, VLMHRM, preset
 from saccade.pipeline import Pipeline
-from saccade.train.config import StreamConfig, TrainConfig
+from saccade.train.config import Precision, StreamConfig, TrainConfig
 from saccade.train.labels import Contrast, Perceive, Refer, Tell
 from saccade.train.objectives import Answer, AnswerAndExplain, Ground, Recursive, Write
 from saccade.train.stream import Stream
@@ -34,7 +34,7 @@ class Config(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     preset: str = "vlm_hrm_small"
-    precision: str = "mixed_bfloat16"
+    precision: Precision = "mixed_bfloat16"
     vocab_size: int = 1024
     text_length: int = 64  # of questions and descriptions; the language of scenes keeps to it
     target_length: int = 64  # of captions and rationales, likewise

@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 Schedule = Literal["cosine", "constant"]
+Precision = Literal["mixed_bfloat16", "float32"]  # of a recipe; weights are float32 in both
 OptimizerName = Literal["adamw", "adam_atan2", "muon", "shape_muon", "lion", "sgd", "sign_sgd"]
 
 

@@ -13,7 +13,7 @@ from saccade.data.puzzles import arc, maze, sudoku
 from saccade.errors import SaccadeError
 from saccade.models.trm import HRM, TRM, TRMConfig, preset
 from saccade.solve import Solver, measure
-from saccade.train.config import Part, TrainConfig
+from saccade.train.config import Part, Precision, TrainConfig
 from saccade.train.objectives import Recursive
 from saccade.train.puzzles import (
     ArcDraws,
@@ -70,7 +70,7 @@ class PuzzleConfig(BaseModel):
     preset: str
     model: dict = {}
     init: str | None = None
-    precision: str = "mixed_bfloat16"
+    precision: Precision = "mixed_bfloat16"
     batch: int = 768
     smoothing: float = 0.0
     stablemax: bool = True

@@ -16,7 +16,7 @@ from saccade.few_shot import FewShot
 from saccade.models.vit import ViTConfig
 from saccade.models.vlm_hrm import VLMHRM
 from saccade.pipeline import BUNDLED, find_model
-from saccade.train.config import Part, TrainConfig
+from saccade.train.config import Part, Precision, TrainConfig
 
 FIELDS = {"vqa": "answer", "caption": "target", "retrieve": "text"}
 
@@ -38,7 +38,7 @@ class OverTower(BaseModel):
 
     init: str | None = None
     tower: str = str(BUNDLED / "vlm_hrm_scenes")
-    precision: str = "mixed_bfloat16"
+    precision: Precision = "mixed_bfloat16"
     vocab_size: int = 1024
     max_length: int = 96
     question_length: int = 32
