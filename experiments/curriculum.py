@@ -52,6 +52,7 @@ class AttributeQuestions(Sequence):
     split: str
     seed: int
     hops: int
+    side_px: int = SIDE_PX
 
     def __len__(self):
         return 2**20
@@ -64,7 +65,7 @@ class AttributeQuestions(Sequence):
             min_depth=self.hops,
             max_depth=self.hops,
             num_objects=OBJECTS,
-            size_px=(SIDE_PX, SIDE_PX),
+            size_px=(self.side_px, self.side_px),
             background="paper",
         )
         drawn = (source[SPARSE * index + i] for i in range(SPARSE))
