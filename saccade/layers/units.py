@@ -5,6 +5,8 @@ from keras import ops
 from saccade.layers.blocks import SwiGLU, product_scale, silu_product
 
 KINDS = 4  # row, column, box, the whole board
+# Axes of (B, band, row, stack, column, U) over which the cells of one row, column or box lie.
+OF_A_UNIT = ((3, 4), (1, 2), (2, 4))
 
 
 class UnitMixer(SwiGLU):
@@ -42,21 +44,12 @@ class UnitMixer(SwiGLU):
         """told (B, P + box^4, 4 U) -> what each token hears (B, P + box^4, D)."""
         n, cells = self.box, self.box**4
         prefix = told.shape[1] - cells
-        rows, columns, boxes, everything = ops.split(told, KINDS, axis=-1)
-        kernels = ops.split(ops.cast(self.down.kernel, told.dtype), KINDS, axis=0)
-
-        def average(values, axes):
-            board = ops.reshape(
-                values[:, prefix:], (-1, n, n, n, n, self.unit_dim)
-            )  # band, row, stack, column
-            return ops.mean(board, axis=axes, keepdims=True)
-
-        heard = sum(
-            ops.matmul(average(values, axes), kernel)
-            for values, axes, kernel in zip(
-                (rows, columns, boxes), ((3, 4), (1, 2), (2, 4)), kernels[:3], strict=True
-            )
-        )
-        board = ops.reshape(heard, (-1, cells, self.dim))
-        whole = ops.matmul(ops.mean(everything, axis=1, keepdims=True), kernels[3])
-        return ops.pad(board, ((0, 0), (prefix, 0), (0, 0))) + whole
+        board = ops.reshape(told[:, prefix:], (-1, n, n, n, n, self.mlp_dim))  # band, row, stack, column
+        *kinds, everything = ops.split(ops.cast(self.down.kernel, told.dtype), KINDS, axis=0)
+        heard = 0.0
+        for i, (kernel, axes) in enumerate(zip(kinds, OF_A_UNIT, strict=True)):
+            own = board[..., i * self.unit_dim : (i + 1) * self.unit_dim]
+            heard = heard + ops.matmul(ops.mean(own, axis=axes, keepdims=True), kernel)
+        heard = ops.pad(ops.reshape(heard, (-1, cells, self.dim)), ((0, 0), (prefix, 0), (0, 0)))
+        all_told = ops.mean(told[..., -self.unit_dim :], axis=1, keepdims=True)
+        return heard + ops.matmul(all_told, everything)
