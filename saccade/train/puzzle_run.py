@@ -157,6 +157,8 @@ class SudokuConfig(PuzzleConfig):
         train_file, val_file: text, one puzzle a line.  made: puzzles to make where there is no file.
         box: of the puzzles made, 3 or 2.
         reveal: share of the training draws that are made easier, see SudokuSymmetries.
+        variants: so many others made near each training puzzle (see sudoku.vary), drawn as often as it is;
+            made anew at every start, 15 a second and core.
         stages: what to train before, see build_sudoku_stages.
     """
 
@@ -166,6 +168,7 @@ class SudokuConfig(PuzzleConfig):
     made: int = Field(64, ge=1)
     box: Literal[2, 3] = 3
     reveal: float = Field(0.0, ge=0, le=1)
+    variants: int = Field(0, ge=0)
 
 
 def build_sudoku(config: SudokuConfig, out_dir: Path | None, start: TRM | None = None) -> Trainer:
@@ -182,7 +185,12 @@ def build_sudoku(config: SudokuConfig, out_dir: Path | None, start: TRM | None =
             f"puzzles of {cells} cells for training, of {val.shape[1]} for validation; give files of one "
             "size (without a file, `box` decides the size)"
         )
-    draw = SudokuSymmetries(train, sudoku.check_all(train), config.reveal)
+    solutions = sudoku.check_all(train)
+    if config.variants:
+        more = sudoku.vary_all(train, config.variants, config.seed)
+        train, solutions = (np.repeat(t, config.variants, axis=0) for t in (train, solutions))
+        train, solutions = np.concatenate([train, more]), np.concatenate([solutions, sudoku.check_all(more)])
+    draw = SudokuSymmetries(train, solutions, config.reveal)
 
     def evaluate(solver: Solver) -> dict[str, float]:
         return measure(solver, val, lambda cells: sudoku.solved(val, cells))

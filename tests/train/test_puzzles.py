@@ -253,6 +253,19 @@ def test_settings_that_do_not_fit_are_told_before_training(name, overrides, mess
         made.recipe(recipe.make_config(made, given, smoke=True), None)
 
 
+def test_variants_are_drawn_as_often_as_what_they_come_from():
+    made = recipe.load_recipe("sudoku_fast")
+    given = ["made=3", "variants=4", "reveal=0.5", "stagger=true"]
+    trainer = made.recipe(recipe.make_config(made, given, smoke=True), None)
+    (stream,) = trainer.engine.streams.values()
+    table, grids = stream.objective.draw.puzzles, stream.objective.draw.solutions
+    assert table.shape == (2 * 3 * 4, 16)
+    assert len(stream.source) == len(table)
+    assert len({puzzle.tobytes() for puzzle in table[:12]}) == 3
+    assert len({puzzle.tobytes() for puzzle in table[12:]}) > 6
+    assert sudoku.solved(table, grids).all()
+
+
 def test_the_puzzles_decide_the_size_of_a_model(files):
     made = recipe.load_recipe(RECIPES / "sudoku_trm.py")
     small = json.dumps({"dim": 16, "num_heads": 2, "multiple": 8})
