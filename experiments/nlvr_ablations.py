@@ -9,11 +9,11 @@ run that has ended is not run again.
 import argparse
 import json
 import os
-import statistics
 import subprocess
 import sys
 from pathlib import Path
 
+from curriculum import shown_as
 from rich.console import Console
 from rich.table import Table
 
@@ -80,16 +80,10 @@ def report(options) -> None:
     table = Table("setting", "seeds", "steps", *SCORES)
     for name in options.settings:
         rows = [last_scores(options.out / f"{name}_{seed}") for seed in options.seeds]
+        columns = [shown_as([100 * row[f"eval/{score}"] for row in rows]) for score in SCORES]
         steps = " ".join(f"{row['step']:,}" for row in rows)
-        table.add_row(name, str(len(rows)), steps, *(spread(rows, f"eval/{score}") for score in SCORES))
+        table.add_row(name, str(len(rows)), steps, *columns)
     Console().print(table)
-
-
-def spread(rows: list[dict], key: str) -> str:
-    values = [100 * row[key] for row in rows]
-    if len(values) == 1:
-        return f"{values[0]:.1f}"
-    return f"{statistics.mean(values):.1f} +- {statistics.stdev(values):.1f}"
 
 
 if __name__ == "__main__":

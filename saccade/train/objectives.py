@@ -108,9 +108,7 @@ class Recursive:
         free = carry["state"]["halted"]
         drawn = explore_min_steps(free.shape[0], limit, self.exploration, seed)
         min_steps = ops.where(free, drawn, carry["min_steps"])
-        used = ops.logical_and(
-            free, carry["state"]["steps"] > 0
-        )  # a slot's first example keeps its own limit
+        used = ops.logical_and(free, carry["state"]["steps"] > 0)  # a slot's first keeps its own limit
         max_steps = ops.where(used, limit, carry["max_steps"])
         halting = outputs.get("halting", outputs["q_halt"])  # a model may compare something else
         halted = should_halt(halting, state["steps"], max_steps, model.config.halt_threshold, min_steps)
