@@ -1,4 +1,4 @@
-"""How fast a TRM trains: `python benchmarks/trm_speed.py [--mixer mlp_t attention units] [--prefix 0 1 7]`.
+"""How fast a TRM trains: `python benchmarks/trm_speed.py [--mixer mlp_t attention units candidates] [--prefix 0 1 7]`.
 
 One line for each variant: samples/s (rows times optimiser steps a second, the unit of the published code's
 figures), the model FLOPs utilisation, the step's time, compilation and peak memory. The whole step counts:
@@ -16,7 +16,6 @@ import numpy as np
 from saccade import backend
 from saccade.data.puzzles import sudoku
 from saccade.evaluation import environment
-from saccade.layers.units import KINDS
 from saccade.models.trm import TRM, TRMConfig, preset
 from saccade.train.config import TrainConfig
 from saccade.train.engine import Engine
@@ -24,7 +23,7 @@ from saccade.train.objectives import Recursive
 from saccade.train.puzzles import Drawn, Fill, SudokuSymmetries
 from saccade.train.stream import Stream
 
-FASTEST_PREFIX = {"mlp_t": [0], "attention": [7], "units": [1]}
+FASTEST_PREFIX = {"mlp_t": [0], "attention": [7], "units": [1], "candidates": [1]}
 
 
 def flops_per_sample(config: TRMConfig) -> float:
@@ -34,10 +33,11 @@ def flops_per_sample(config: TRMConfig) -> float:
     channels = 3 * length * dim * _inner(config, dim)
     if config.mixer == "mlp_t":
         mix = 3 * length * dim * _inner(config, length)
-    elif (
-        config.mixer == "units"
-    ):  # gate and up of every token; down of the rows, columns, boxes and the board
-        mix = dim * config.unit_dim * (2 * KINDS * length + 3 * config.box**2 + 1)
+    elif config.mixer in ("units", "candidates"):
+        # Gate and up of every token; down of the rows, columns, boxes, (cells) and the board.
+        parts, cells = (4, 0) if config.digits == 1 else (5, config.seq_len)
+        means = 3 * config.box**2 * config.digits + cells + 1
+        mix = dim * config.unit_dim * (2 * parts * length + means)
     else:
         mix = 4 * length * dim * dim + 2 * length * length * dim
     call = 2 * (channels + mix)
@@ -110,6 +110,7 @@ def main() -> None:
     parser.add_argument("--cycles", nargs=2, type=int, default=(3, 6), metavar=("H", "L"))
     parser.add_argument("--batch", type=int, help="default: 768, on a CPU 8")
     parser.add_argument("--dim", type=int, help="default: 512, on a CPU 64")
+    parser.add_argument("--multiple", type=int, default=256, help="of inner widths, see TRMConfig")
     parser.add_argument("--steps", type=int, help="timed steps; default: 30, on a CPU 5")
     parser.add_argument("--profile", metavar="DIR", help="write a JAX profile of the timed steps there")
     options = parser.parse_args()
@@ -129,6 +130,7 @@ def main() -> None:
                 prefix_tokens=prefix,
                 num_puzzles=min(prefix, 1),
                 dim=dim,
+                multiple=options.multiple,
                 h_cycles=options.cycles[0],
                 l_cycles=options.cycles[1],
                 ffn=options.ffn,

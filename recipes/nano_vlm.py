@@ -34,7 +34,7 @@ from saccade.train import lora
 from saccade.train.config import Part, Precision, TrainConfig
 from saccade.train.conversations import conversation_stream
 from saccade.train.lora import Lora
-from saccade.train.next_token import NextToken
+from saccade.train.next_token import Averaging, NextToken
 from saccade.train.optim import local_path
 from saccade.train.trainer import Trainer
 
@@ -68,7 +68,7 @@ class Config(BaseModel):
         image_size: pixels a side, for a new model; None = its own.  shuffle: of backbones.
         max_length: for a new model, instead of the published one.
         lora: part -> rank and alpha: nothing else trains, but what `lora_train` names.
-        batch, pack, workers, max_bad: see conversation_stream.
+        batch, pack, workers, max_bad: see conversation_stream.  averaging: of the loss, see NextToken.
         tasks: of scenes, see SceneConversations, by turns; more than questions teach to see: [vqa, vqa,
             rationale, retrieve].
         max_hops, num_objects, questions: of scenes; so many questions are asked for each number of hops.
@@ -98,6 +98,7 @@ class Config(BaseModel):
     pack: bool = False
     workers: NonNegativeInt = 8
     max_bad: float = 0.01
+    averaging: Averaging = "token"
     vocab_size: int = 1024  # of the scenes' tokenizer
     tasks: tuple[Task, ...] = Field(("vqa",), min_length=1)
     max_hops: int = 2
@@ -275,7 +276,7 @@ def recipe(config: Config, out_dir: Path | None) -> Trainer:
     stream = conversation_stream(
         rows,
         processor,
-        NextToken(),
+        NextToken(averaging=config.averaging),
         config.batch,
         pack=config.pack,
         workers=config.workers,

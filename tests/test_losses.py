@@ -98,7 +98,8 @@ def test_info_nce_with_texts_of_no_image(extra):
 
 @pytest.mark.parametrize("chunk", [3, 8, 64])  # several blocks, the last one short; one that fits; too large
 @pytest.mark.parametrize("counted", [0, 1, 8, 16])
-def test_next_token_equals_the_plain_loss_and_its_gradients(chunk, counted):
+@pytest.mark.parametrize("weighted", [False, True])
+def test_next_token_equals_the_plain_loss_and_its_gradients(chunk, counted, weighted):
     n, d, v = 16, 6, 11
     rng = np.random.default_rng(counted)
     hidden, table = rng.normal(size=(n, d)), rng.normal(size=(v, d))
@@ -108,15 +109,19 @@ def test_next_token_equals_the_plain_loss_and_its_gradients(chunk, counted):
     logits = hidden @ table.T
     log_p = log_softmax(logits)
     right = (logits.argmax(1) == targets).sum()
+    weights = rng.uniform(0.1, 2, n).astype(np.float32) if weighted else np.ones(n, np.float32)
     slope = np.where((targets >= 0)[:, None], np.exp(log_p) - np.eye(v)[np.maximum(targets, 0)], 0.0)
+    slope *= weights[:, None]
 
     def scaled(values):
-        sums = losses.next_token(*values, targets.astype(np.int32), chunk)
+        given = weights if weighted else None
+        sums = losses.next_token(*values, targets.astype(np.int32), chunk, given)
         return 3.0 * sums[0], sums
 
     values = [backend.to_device(a.astype(np.float32)) for a in (hidden, table)]
     (_, sums), gradients = backend.value_and_grad(scaled, values)
-    np.testing.assert_allclose(to_numpy(sums), [-log_p[places, targets[places]].sum(), right], atol=1e-5)
+    total = -(log_p[places, targets[places]] * weights[places]).sum()
+    np.testing.assert_allclose(to_numpy(sums), [total, right], atol=1e-5)
     np.testing.assert_allclose(to_numpy(gradients[0]), 3 * slope @ table, atol=1e-5)
     np.testing.assert_allclose(to_numpy(gradients[1]), 3 * slope.T @ hidden, atol=1e-5)
 

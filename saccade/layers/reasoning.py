@@ -7,7 +7,7 @@ from saccade.layers.blocks import MLP, SwiGLU
 from saccade.layers.normalization import rms, standardize
 from saccade.layers.units import UnitMixer
 
-MIXERS = ("attention", "mlp_t", "units")
+MIXERS = ("attention", "mlp_t", "units", "candidates")
 NORM_TYPES = ("rms", "layer")
 NORM_POSITIONS = ("post", "pre")
 FFNS = ("swiglu", "gated_norm", "gelu")
@@ -23,11 +23,11 @@ class ReasoningBlock(keras.layers.Layer):
 
     Args:
         dim: D.  mlp_dim: inner width of the channel net.
-        mixer: `attention` (non-causal, no biases), `mlp_t` or `units` (see UnitMixer).
+        mixer: `attention` (non-causal, no biases), `mlp_t`, `units` or `candidates` (see UnitMixer).
         num_heads, rope_theta, flash: of the attention; see Attention.
         seq_len, seq_mlp_dim: S and the inner width of the sequence net.
-        unit_dim, box: of `units`.
-        ffn: `swiglu`, `gated_norm` (see SwiGLU) or `gelu`; used for both nets. `units` has no `gelu`.
+        unit_dim, box, digits: of `units` and `candidates`.
+        ffn: `swiglu`, `gated_norm` (see SwiGLU) or `gelu`; used for both nets. `units` and `candidates` have no `gelu`.
         norm_type: `rms` or `layer`, neither with learned parameters.  norm_position: `post` or `pre`.
         epsilon: of the norms.
     Call:
@@ -50,6 +50,7 @@ class ReasoningBlock(keras.layers.Layer):
         seq_mlp_dim: int = 0,
         unit_dim: int = 0,
         box: int = 0,
+        digits: int = 1,
         ffn: str = "swiglu",
         norm_type: str = "rms",
         norm_position: str = "post",
@@ -65,11 +66,12 @@ class ReasoningBlock(keras.layers.Layer):
         policy = self.dtype_policy
         if mixer == "mlp_t":
             self.mixer = _net(ffn, seq_len, seq_mlp_dim, axis=0, dtype=policy, name="mlp_t")
-        elif mixer == "units":
+        elif mixer in ("units", "candidates"):
             self.mixer = UnitMixer(
                 dim,
                 unit_dim,
                 box,
+                digits,
                 gated_norm=ffn == "gated_norm",
                 initializer=normal,
                 dtype=policy,

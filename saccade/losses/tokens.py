@@ -91,7 +91,7 @@ def vqa_loss(answer_logits, targets, type_logits=None, types=None, type_weight: 
     return loss if types is None else loss + type_weight * cross_entropy(type_logits, types)
 
 
-def next_token(hidden, table, targets, chunk: int = 2048):
+def next_token(hidden, table, targets, chunk: int = 2048, weights=None):
     """Summed cross-entropy of softmax(hidden @ table.T), of the tokens that count only.
 
     Logits exist for `chunk` tokens at a time, in the dtype of hidden, and only where a target counts; the
@@ -99,8 +99,8 @@ def next_token(hidden, table, targets, chunk: int = 2048):
 
     Args:
         hidden: float (N, D).  table: float (V, D), used in the dtype of hidden.
-        targets: int32 (N,); negative = does not count.
-    Returns: float32 (2,): the sum of -log p[target], and how many targets have the highest logit.
+        targets: int32 (N,); negative = does not count.  weights: float32 (N,), of each token; None = all 1.
+    Returns: float32 (2,): the weighted sum of -log p[target], and how many targets have the highest logit.
     Source: Cut Your Losses in Large-Vocabulary Language Models, section 4, arXiv:2411.09009, has the idea.
     """
     count, chunk = hidden.shape[0], min(chunk, hidden.shape[0])
@@ -108,6 +108,8 @@ def next_token(hidden, table, targets, chunk: int = 2048):
     targets = ops.pad(targets, [[0, spare]], constant_values=-1)
     order = ops.argsort(ops.cast(targets < 0, "int32"))  # stable: those that count stand first
     targets = ops.take(targets, order, axis=0)
+    weights = ops.ones((count,), "float32") if weights is None else weights
+    weights = ops.take(ops.pad(weights, [[0, spare]]), order, axis=0)
     blocks = (ops.sum(ops.cast(targets >= 0, "int32")) + chunk - 1) // chunk
 
     @ops.custom_gradient
@@ -118,9 +120,8 @@ def next_token(hidden, table, targets, chunk: int = 2048):
         def add_block(index, state):
             sums, by_rows, by_table = state
             x = ops.slice(rows, (index * chunk, 0), (chunk, rows.shape[1]))
-            found, by_logits = _next_token_block(
-                ops.matmul(x, ops.transpose(narrow)), ops.slice(targets, (index * chunk,), (chunk,))
-            )
+            own = (ops.slice(t, (index * chunk,), (chunk,)) for t in (targets, weights))
+            found, by_logits = _next_token_block(ops.matmul(x, ops.transpose(narrow)), *own)
             by_rows = ops.slice_update(by_rows, (index * chunk, 0), ops.matmul(by_logits, narrow))
             by_table = by_table + ops.cast(ops.matmul(ops.transpose(by_logits), x), "float32")
             return sums + found, by_rows, by_table
@@ -139,14 +140,13 @@ def next_token(hidden, table, targets, chunk: int = 2048):
     return loss(hidden, ops.convert_to_tensor(table))
 
 
-def _next_token_block(logits, targets):
+def _next_token_block(logits, targets, weights):
     """Logits (C, V) -> float32 (2,) as `next_token` sums it, and the first's gradient, dtype of logits."""
     wide = ops.cast(logits, "float32")
     log_p = wide - ops.logsumexp(wide, axis=-1, keepdims=True)
     chosen = ops.equal(ops.expand_dims(targets, 1), ops.arange(wide.shape[1], dtype="int32"))
-    counts = targets >= 0
-    picked = ops.sum(ops.where(chosen, log_p, 0.0))  # a target that does not count is never chosen
+    weights = ops.expand_dims(ops.where(targets >= 0, weights, 0.0), 1)
+    picked = ops.sum(ops.where(chosen, log_p, 0.0) * weights)  # a target that does not count is never chosen
     right = ops.equal(ops.cast(ops.argmax(logits, axis=-1), "int32"), targets)
-    slope = ops.exp(log_p) - ops.cast(chosen, "float32")
-    slope = ops.where(ops.expand_dims(counts, 1), slope, 0.0)
+    slope = (ops.exp(log_p) - ops.cast(chosen, "float32")) * weights
     return ops.stack([-picked, ops.sum(ops.cast(right, "float32"))]), ops.cast(slope, logits.dtype)

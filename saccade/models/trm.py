@@ -13,6 +13,7 @@ from saccade.recursion.core import BlockStack, RecursiveCore
 from saccade.recursion.halting import should_halt
 
 POSITIONS = ("rope", "learned", "none")
+GIVEN = ("blank", "this digit", "another digit")  # what a cell says to the token of one of its digits
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,11 +83,13 @@ class TRMConfig:
                 f"num_puzzles={self.num_puzzles} needs a prefix for the puzzle embedding; set prefix_tokens "
                 "to at least 1, or num_puzzles=0"
             )
-        if self.mixer == "units":
+        if self.mixer in ("units", "candidates"):
             if self.box**4 != self.seq_len:
-                raise ValueError(f"mixer='units' needs a Sudoku, 16 or 81 cells; seq_len={self.seq_len}")
+                raise ValueError(
+                    f"mixer={self.mixer!r} needs a Sudoku, 16 or 81 cells; seq_len={self.seq_len}"
+                )
             if self.ffn == "gelu":
-                raise ValueError("mixer='units' has no ffn='gelu'; use swiglu or gated_norm")
+                raise ValueError(f"mixer={self.mixer!r} has no ffn='gelu'; use swiglu or gated_norm")
         if self.num_chains > 1 and self.q_learning:
             raise ValueError(
                 f"num_chains={self.num_chains} does not go with q_learning; use one or the other"
@@ -96,8 +99,13 @@ class TRMConfig:
 
     @property
     def length(self) -> int:
-        """S: prefix and cells."""
-        return self.prefix_tokens + self.seq_len
+        """S: prefix and cells, or all digits of all cells."""
+        return self.prefix_tokens + self.seq_len * self.digits
+
+    @property
+    def digits(self) -> int:
+        """Tokens of a cell: one for each digit with `candidates`, else 1."""
+        return self.box**2 if self.mixer == "candidates" else 1
 
     @property
     def box(self) -> int:
@@ -172,7 +180,7 @@ class TRM(Model):
             c.dim, 1 + c.q_learning, bias=-5.0, zero_kernel=True, dtype=policy, name="halting"
         )
         self.output_head = keras.layers.Dense(
-            c.vocab_size,
+            c.vocab_size if c.digits == 1 else 1,
             use_bias=c.head_bias,
             kernel_initializer="lecun_normal",
             dtype=policy,
@@ -195,6 +203,7 @@ class TRM(Model):
                 seq_mlp_dim=inner_width(c.length, c.expansion, c.multiple),
                 unit_dim=c.unit_dim,
                 box=c.box,
+                digits=c.digits,
                 ffn=c.ffn,
                 norm_type=c.norm_type,
                 norm_position=c.norm_position,
@@ -213,7 +222,8 @@ class TRM(Model):
         self.halting.build()
         self.output_head.build((None, c.dim))
         small = keras.initializers.TruncatedNormal(stddev=c.dim**-0.5)
-        self.token_table = self.add_weight((c.vocab_size, c.dim), small, name="token_table")
+        kinds = c.vocab_size if c.digits == 1 else len(GIVEN)
+        self.token_table = self.add_weight((kinds, c.dim), small, name="token_table")
         if c.num_puzzles:
             self.puzzle_table = self.add_weight((c.num_puzzles, c.dim), "zeros", name="puzzle_table")
         if c.mixer == "attention" and c.positions == "learned":
@@ -233,7 +243,7 @@ class TRM(Model):
         Returns: x float (B, S, D); padding_mask bool (B, S), all True: a puzzle has no padding.
         """
         c = self.config
-        x = ops.take(self.token_table, batch["tokens"], axis=0)
+        x = ops.take(self.token_table, self._kinds(batch["tokens"]), axis=0)
         if c.prefix_tokens:
             rows = ops.shape(x)[0]
             if c.num_puzzles:
@@ -246,6 +256,23 @@ class TRM(Model):
             x = (x + self.position_table) * 0.5**0.5
         x = ops.cast(x * c.dim**0.5, self.compute_dtype)
         return x, ops.ones(ops.shape(x)[:2], dtype="bool")
+
+    def _kinds(self, tokens):
+        """Rows of the token table: int32 (B, L), or (B, L * digits) of GIVEN."""
+        digits = self.config.digits
+        if digits == 1:
+            return tokens
+        given = ops.expand_dims(tokens, -1)
+        kinds = ops.where(given == ops.arange(1, digits + 1, dtype="int32"), 1, 2)
+        return ops.reshape(ops.where(given == 0, 0, kinds), (-1, tokens.shape[1] * digits))
+
+    def _logits(self, states):
+        """(B, L, V) from the states after the prefix; with `candidates` a blank, never an answer, has 0."""
+        logits = ops.cast(self.output_head(states), "float32")
+        digits = self.config.digits
+        if digits == 1:
+            return logits
+        return ops.pad(ops.reshape(logits, (-1, self.config.seq_len, digits)), ((0, 0), (0, 0), (1, 0)))
 
     def initial_carry(self, x, chain=0) -> dict:
         """States before the first step of every row of x (B, S, D).
@@ -273,7 +300,7 @@ class TRM(Model):
         c = self.config
         z_h, z_l = self._reason(carry["z_h"], carry["z_l"], x)
         q = self.halting(z_h[:, 0])
-        logits = ops.cast(self.output_head(z_h[:, c.prefix_tokens :]), "float32")
+        logits = self._logits(z_h[:, c.prefix_tokens :])
         outputs = {"logits": logits, "q_halt": q[:, 0], "halting": q[:, 0]}
         if c.q_learning:
             outputs |= {"q_continue": q[:, 1], "halting": q[:, 0] - q[:, 1]}

@@ -12,7 +12,7 @@ from talks import IGNORED, golden_rows, rows_of, stream
 from saccade import backend
 from saccade.hub.nano_vlm import read_model
 from saccade.train import Part, TrainConfig, Trainer
-from saccade.train.next_token import NextToken, padding_last
+from saccade.train.next_token import NextToken, padding_last, token_weights
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +83,35 @@ def test_padding_goes_behind_from_either_side(batch):
     kept_first = np.arange(batch["tokens"].shape[1]) < counts[:, None]
     again = padding_last({**moved, "padding_mask": kept_first})
     np.testing.assert_array_equal(to_numpy(again["tokens"]), to_numpy(moved["tokens"]))
+
+
+@pytest.mark.parametrize(("averaging", "exponent"), [("token", 0), ("square", 0.5), ("sample", 1)])
+def test_a_conversation_weighs_by_its_length(averaging, exponent):
+    targets = np.array([[-100, 4, -100, 7, 7, 7, 7, -100], [1, 2, -100, -100, -100, -100, -100, -100]])
+    segments = np.array([[1, 1, 1, 2, 2, 2, 2, 0], [1, 1, 1, 1, 1, 1, 0, 0]])
+    answers = [[1, 4], [2]]  # tokens that count, of each row's conversations
+    expected = np.zeros(targets.shape)
+    for row, sizes in enumerate(answers):
+        places = np.flatnonzero(targets[row] >= 0)
+        expected[row, places] = np.repeat(np.array(sizes, float) ** -exponent, sizes)
+    np.testing.assert_allclose(token_weights(targets, segments, averaging), expected, rtol=1e-6)
+    alone = token_weights(targets[1:], None, averaging)  # without segments a row is one conversation
+    np.testing.assert_allclose(alone, expected[1:], rtol=1e-6)
+
+
+def test_the_loss_is_the_weighted_mean(model, batch):
+    rows = rows_of(batch)
+    each, counts = [], (batch["targets"] >= 0).sum(1)
+    counted = np.flatnonzero(counts)
+    sizes = counts[counted]
+    for row in counted:
+        others = np.where(np.arange(len(counts))[:, None] == row, batch["targets"], IGNORED)
+        each.append(loss_of(model, {**rows, "targets": others})[0])
+    assert len(set(sizes.tolist())) > 1
+    for averaging, exponent in (("token", 0), ("square", 0.5), ("sample", 1)):
+        expected = np.average(each, weights=sizes ** (1.0 - exponent))
+        found = loss_of(model, rows, NextToken(chunk=4, averaging=averaging))[0]
+        assert found == pytest.approx(expected, abs=1e-5), averaging
 
 
 def test_remat_trains_the_same(folder):
