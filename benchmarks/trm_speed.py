@@ -1,4 +1,4 @@
-"""How fast a TRM trains: `python benchmarks/trm_speed.py [--mixer mlp_t attention units candidates] [--prefix 0 1 7]`.
+"""How fast a TRM trains: `python benchmarks/trm_speed.py [--mixer mlp_t attention units] [--prefix 0 1 7]`.
 
 One line for each variant: samples/s (rows times optimiser steps a second, the unit of the published code's
 figures), the model FLOPs utilisation, the step's time, compilation and peak memory. The whole step counts:

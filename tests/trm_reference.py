@@ -54,23 +54,26 @@ def ffn(w, x, kind):
     return hidden @ w["down/kernel"]
 
 
-def units(w, x, kind, box, prefix):
-    """Every token hears, through its rows of `down`, the mean of a quarter of the channels over its unit."""
+def units(w, x, kind, c):
+    """Every token hears, through its rows of `down`, the mean over its unit of that unit's channels."""
     gate, up = np.split(x @ w["gate_up/kernel"], 2, axis=-1)
     told = sigmoid(gate) * rms(gate * up) if kind == "gated_norm" else silu(gate) * up
-    rows, columns, boxes, everything = np.split(told, 4, axis=-1)
-    side = box * box
-    heard = np.zeros_like(told)
-    for i in range(side * side):
-        row, column = divmod(i, side)
-        for j in range(side * side):
-            r, c = divmod(j, side)
-            parts = (r == row, c == column, (r // box, c // box) == (row // box, column // box))
-            told_j = (values[:, prefix + j] for values in (rows, columns, boxes))
-            said = [same * value / side for same, value in zip(parts, told_j, strict=True)]
-            heard[:, prefix + i, : 3 * rows.shape[-1]] += np.concatenate(said, -1)
-    heard[:, :, 3 * rows.shape[-1] :] = everything.mean(1, keepdims=True)
-    return heard @ w["down/kernel"]
+    box, digits = c.box, c.digits
+    parts = np.split(told, 4 if digits == 1 else 5, axis=-1)
+    places = [(i // (box * box), i % (box * box), d) for i in range(box**4) for d in range(digits)]
+    heard = [np.zeros_like(part) for part in parts]
+    heard[-1][:] = parts[-1].mean(1, keepdims=True)
+    for i, (row, column, digit) in enumerate(places):
+        same = [
+            [(r, d) == (row, digit) for r, _, d in places],
+            [(k, d) == (column, digit) for _, k, d in places],
+            [(r // box, k // box, d) == (row // box, column // box, digit) for r, k, d in places],
+            [(r, k) == (row, column) for r, k, _ in places],
+        ]
+        for own, unit, mine in zip(heard[:-1], parts[:-1], same, strict=False):
+            tokens = c.prefix_tokens + np.flatnonzero(mine)
+            own[:, c.prefix_tokens + i] = unit[:, tokens].mean(1)
+    return np.concatenate(heard, -1) @ w["down/kernel"]
 
 
 def block(w, c, z):
@@ -80,11 +83,11 @@ def block(w, c, z):
 
         def mix(z):
             return ffn(part(w, "mlp_t"), z.swapaxes(1, 2), c.ffn).swapaxes(1, 2)
-    elif c.mixer == "units":
+    elif c.mixer in ("units", "candidates"):
         norm_axis = -1
 
         def mix(z):
-            return units(part(w, "units"), z, c.ffn, c.box, c.prefix_tokens)
+            return units(part(w, "units"), z, c.ffn, c)
     else:
         norm_axis = -1
         theta = c.rope_theta if c.positions == "rope" else None
@@ -109,6 +112,10 @@ def net(w, c, level, z):
 
 
 def encode(w, c, tokens, puzzle):
+    if c.mixer == "candidates":  # what each cell says to each of its digits: blank, this one, another
+        digit = np.arange(1, c.digits + 1)
+        given = tokens[:, :, None]
+        tokens = np.where(given == 0, 0, np.where(given == digit, 1, 2)).reshape(len(tokens), -1)
     x = w["token_table"][tokens]
     prefix = np.zeros((len(x), c.prefix_tokens, c.dim))
     if c.num_puzzles:
@@ -137,6 +144,9 @@ def step(w, c, z_h, z_l, x, fixed=None):
         if i == c.l_cycles - 1:
             z_h = net(w if h == c.h_cycles - 1 else w0, c, "high", z_h + z_l)
     logits = dense(part(w, "output_head"), z_h[:, c.prefix_tokens :])
+    if c.mixer == "candidates":
+        logits = logits.reshape(len(x), c.seq_len, c.digits)
+        logits = np.concatenate([np.zeros_like(logits[..., :1]), logits], -1)  # a blank has 0
     return z_h, z_l, logits, dense(part(w, "halting/linear"), z_h[:, 0])
 
 

@@ -27,7 +27,8 @@ class ReasoningBlock(keras.layers.Layer):
         num_heads, rope_theta, flash: of the attention; see Attention.
         seq_len, seq_mlp_dim: S and the inner width of the sequence net.
         unit_dim, box, digits: of `units` and `candidates`.
-        ffn: `swiglu`, `gated_norm` (see SwiGLU) or `gelu`; used for both nets. `units` and `candidates` have no `gelu`.
+        ffn: `swiglu`, `gated_norm` (see SwiGLU) or `gelu`; used for both nets, but `units` and
+            `candidates` have no `gelu`.
         norm_type: `rms` or `layer`, neither with learned parameters.  norm_position: `post` or `pre`.
         epsilon: of the norms.
     Call:

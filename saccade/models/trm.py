@@ -25,7 +25,8 @@ class TRMConfig:
         puzzle embedding fills; the first token is what the halting head reads, so P = 0 makes that a cell.
     dim, num_heads, expansion: widths; SwiGLU's inner width is expansion * dim * 2/3, up to a multiple of
         `multiple`.
-    mixer: `attention`, `mlp_t`, or for Sudoku `units`: cells hear their row, column and box (see UnitMixer).
+    mixer: `attention`, `mlp_t`, or for Sudoku `units`: cells hear their row, column and box; `candidates`: so
+        does each digit of each cell, a token of its own (see UnitMixer).
     positions: of attention, `rope` (rope_theta), `learned` or `none`.
     l_layers: blocks of the net f.  h_layers: 0 shares f between both levels (TRM), else H's own net (HRM).
     h_cycles, l_cycles, one_step: see RecursiveCore.
@@ -90,6 +91,11 @@ class TRMConfig:
                 )
             if self.ffn == "gelu":
                 raise ValueError(f"mixer={self.mixer!r} has no ffn='gelu'; use swiglu or gated_norm")
+        if self.mixer == "candidates" and self.vocab_size != self.digits + 1:
+            raise ValueError(
+                f"mixer='candidates' has {self.digits} digits and the blank; vocab_size={self.vocab_size} "
+                f"must be {self.digits + 1}"
+            )
         if self.num_chains > 1 and self.q_learning:
             raise ValueError(
                 f"num_chains={self.num_chains} does not go with q_learning; use one or the other"
@@ -129,6 +135,10 @@ PRESETS = {
     # Speed is Confidence (arXiv:2601.19085): more cycles, gated norm, one prefix token.
     "trm_sudoku_fast": TRMConfig(
         mixer="mlp_t", prefix_tokens=1, h_cycles=6, l_cycles=9, ffn="gated_norm", head_bias=True
+    ),
+    # A token for each digit of each cell (docs/decisions/0016): what ships as trm_sudoku.
+    "trm_sudoku_candidates": TRMConfig(
+        mixer="candidates", prefix_tokens=1, dim=32, multiple=32, ffn="gated_norm", head_bias=True
     ),
     "trm_maze": TRMConfig(vocab_size=6, seq_len=900, l_cycles=4),
     "trm_arc": TRMConfig(vocab_size=12, seq_len=900, num_puzzles=1, l_cycles=4),

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -159,7 +159,7 @@ class SudokuConfig(PuzzleConfig):
         reveal: share of the training draws that are made easier, see SudokuSymmetries.
         variants: so many others made near each training puzzle (see sudoku.vary), drawn as often as it is;
             made anew at every start, 15 a second and core.
-        stages: what to train before, see build_sudoku_stages.
+        stages: what to train before, see build_sudoku.
     """
 
     stages: tuple[Stage, ...] = ()
@@ -171,7 +171,17 @@ class SudokuConfig(PuzzleConfig):
     variants: int = Field(0, ge=0)
 
 
-def build_sudoku(config: SudokuConfig, out_dir: Path | None, start: TRM | None = None) -> Trainer:
+class Sudokus(NamedTuple):
+    """What a run trains on and is measured by: int8 (N, cells), (N, cells), (M, cells)."""
+
+    puzzles: np.ndarray
+    solutions: np.ndarray
+    val: np.ndarray
+
+
+def read_sudokus(config: SudokuConfig) -> Sudokus:
+    """The puzzles of the files, or made ones, and the variants. Raises: SaccadeError: files of two sizes."""
+
     def read(file: str | None, seed: int) -> np.ndarray:
         if file is not None:
             return sudoku.read(file)
@@ -179,43 +189,41 @@ def build_sudoku(config: SudokuConfig, out_dir: Path | None, start: TRM | None =
         return np.stack([sudoku.generate(rng, config.box)[0] for _ in range(config.made)])
 
     train, val = read(config.train_file, seed=1), read(config.val_file, seed=2)
-    cells = train.shape[1]
-    if val.shape[1] != cells:
+    if val.shape[1] != train.shape[1]:
         raise SaccadeError(
-            f"puzzles of {cells} cells for training, of {val.shape[1]} for validation; give files of one "
-            "size (without a file, `box` decides the size)"
+            f"puzzles of {train.shape[1]} cells for training, of {val.shape[1]} for validation; give files "
+            "of one size (without a file, `box` decides the size)"
         )
-    solutions = sudoku.check_all(train)
+    known = train, sudoku.check_all(train)
     if config.variants:
+        as_often = (np.repeat(t, config.variants, axis=0) for t in known)
         more = sudoku.vary_all(train, config.variants, config.seed)
-        train, solutions = (np.repeat(t, config.variants, axis=0) for t in (train, solutions))
-        train, solutions = np.concatenate([train, more]), np.concatenate([solutions, sudoku.check_all(more)])
-    draw = SudokuSymmetries(train, solutions, config.reveal)
-
-    def evaluate(solver: Solver) -> dict[str, float]:
-        return measure(solver, val, lambda cells: sudoku.solved(val, cells))
-
-    changes = {"seq_len": cells, "vocab_size": round(cells**0.5) + 1}
-    return build(config, out_dir, "sudoku", draw, len(train), evaluate, start, **changes)
+        known = tuple(np.concatenate(pair) for pair in zip(as_often, more, strict=True))
+    return Sudokus(*known, val)
 
 
-def build_sudoku_stages(config: SudokuConfig, out_dir: Path | None) -> Trainer | InTurn:
-    """As `build_sudoku`, or where the config names stages, all of them in turn: more cycles each time.
+def build_sudoku(config: SudokuConfig, out_dir: Path | None) -> Trainer | InTurn:
+    """A Trainer, or where the config names stages, all of them in turn: more cycles each time.
 
     Source: cycles that grow, CGAR, arXiv:2511.08653.
     """
-    if not config.stages:
-        return build_sudoku(config, out_dir)
+    data = read_sudokus(config)
+    draw = SudokuSymmetries(data.puzzles, data.solutions, config.reveal)
+    cells = data.val.shape[1]
+    changes = {"seq_len": cells, "vocab_size": round(cells**0.5) + 1}
+
+    def evaluate(solver: Solver) -> dict[str, float]:
+        return measure(solver, data.val, lambda grids: sudoku.solved(data.val, grids))
 
     def make(stage: Stage | None, folder: Path | None, start: TRM | None) -> Trainer:
-        if stage is None:  # the last: the config as it stands
-            return build_sudoku(config, folder, start)
-        cycles = {"h_cycles": stage.h_cycles, "l_cycles": stage.l_cycles}
-        train = config.train.model_copy(update={"steps": stage.steps, "schedule": "constant"})
-        own = config.model_copy(update={"model": config.model | cycles, "train": train})
-        return build_sudoku(own, folder, start)
+        own = config
+        if stage is not None:  # None: the last, the config as it stands
+            cycles = {"h_cycles": stage.h_cycles, "l_cycles": stage.l_cycles}
+            train = config.train.model_copy(update={"steps": stage.steps, "schedule": "constant"})
+            own = config.model_copy(update={"model": config.model | cycles, "train": train})
+        return build(own, folder, "sudoku", draw, len(data.puzzles), evaluate, start, **changes)
 
-    return InTurn((*config.stages, None), make, out_dir)
+    return InTurn((*config.stages, None), make, out_dir) if config.stages else make(None, out_dir, None)
 
 
 class MazeConfig(PuzzleConfig):

@@ -176,9 +176,9 @@ def test_variants_are_proper_minimal_and_mostly_of_another_solution(box):
     rng = np.random.default_rng(0)
     puzzle, grid = sudoku.generate(rng, box)
     before = puzzle.copy()
-    variants = [sudoku.vary(rng, puzzle) for _ in range(12)]
+    variants, found = zip(*[sudoku.vary(rng, puzzle) for _ in range(12)], strict=True)
     np.testing.assert_array_equal(puzzle, before)
-    found = [sudoku.check(variant) for variant in variants]  # or it raises
+    np.testing.assert_array_equal(found, [sudoku.check(variant) for variant in variants])  # or it raises
     assert sum((other != grid).any() for other in found) >= 8
     assert len({variant.tobytes() for variant in variants}) >= 10
     for cell in np.flatnonzero(variants[0]):
@@ -190,12 +190,13 @@ def test_variants_are_proper_minimal_and_mostly_of_another_solution(box):
 def test_variants_of_many_are_those_of_each():
     rng = np.random.default_rng(0)
     puzzles = np.stack([sudoku.generate(rng, 2)[0] for _ in range(3)])
-    found = sudoku.vary_all(puzzles, 2, seed=5)
-    assert found.shape == (6, 16)
-    np.testing.assert_array_equal(found, sudoku.vary_all(puzzles, 2, seed=5))
-    assert (found != sudoku.vary_all(puzzles, 2, seed=6)).any()
+    found = np.stack(sudoku.vary_all(puzzles, 2, seed=5), axis=1)
+    assert found.shape == (6, 2, 16)
+    assert sudoku.solved(found[:, 0], found[:, 1]).all()
+    np.testing.assert_array_equal(found, np.stack(sudoku.vary_all(puzzles, 2, seed=5), axis=1))
+    assert (found != np.stack(sudoku.vary_all(puzzles, 2, seed=6), axis=1)).any()
     alone = np.random.default_rng((5, 1))
-    np.testing.assert_array_equal(found[2:4], [sudoku.vary(alone, puzzles[1]) for _ in range(2)])
+    np.testing.assert_array_equal(found[2:4], [np.stack(sudoku.vary(alone, puzzles[1])) for _ in range(2)])
 
 
 def test_files(tmp_path):

@@ -33,6 +33,31 @@ def test_a_cell_hears_its_row_column_box_and_the_average_of_all(prefix):
     assert np.abs(everywhere).max() > 1e-4
 
 
+def test_a_digit_hears_its_own_in_the_units_and_the_others_of_its_cell():
+    """Change one digit of one cell; see which tokens hear more than what all hear."""
+    layer, (row, column, digit) = make(3, digits=9), (4, 7, 5)
+    x = np.random.default_rng(0).normal(size=(1, 1 + 729, 6)).astype(np.float32)
+    changed = x.copy()
+    changed[:, 1 + (row * 9 + column) * 9 + digit] += 1.0
+    moved = to_numpy(layer(changed)) - to_numpy(layer(x))
+    everywhere = moved[:, 1]  # digit 0 of cell (0, 0) shares nothing
+    heard = ~np.isclose(moved[0, 1:], everywhere, atol=1e-6).all(-1).reshape(9, 9, 9)
+    expected = np.zeros((9, 9, 9), bool)
+    expected[row, :, digit] = expected[:, column, digit] = expected[3:6, 6:9, digit] = True
+    expected[row, column] = True
+    np.testing.assert_array_equal(heard, expected)
+    np.testing.assert_allclose(moved[:, 0], everywhere, atol=1e-6)
+
+
+def test_digits_renamed_move_the_result_alike():
+    layer, order = make(2, digits=4), np.array([2, 0, 3, 1])
+    x = np.random.default_rng(1).normal(size=(2, 16, 4, 6)).astype(np.float32)
+    plain = to_numpy(layer(x.reshape(2, 64, 6))).reshape(2, 16, 4, 6)
+    renamed = to_numpy(layer(x[:, :, order].reshape(2, 64, 6))).reshape(2, 16, 4, 6)
+    np.testing.assert_allclose(renamed, plain[:, :, order], atol=2e-5)
+    assert np.abs(plain - plain[:, :, order]).max() > 1e-3
+
+
 @pytest.mark.parametrize("gated_norm", [False, True])
 @pytest.mark.parametrize("box", [2, 3])
 def test_lines_moved_within_and_between_bands_move_the_result_alike(box, gated_norm):

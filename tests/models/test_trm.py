@@ -44,6 +44,14 @@ OPTIONS = {
         "prefix_tokens": 0,
         "num_puzzles": 0,
     },
+    "candidates": {"mixer": "candidates", "seq_len": 16, "vocab_size": 5},
+    "candidates, gated norm, bias": {
+        "mixer": "candidates",
+        "seq_len": 16,
+        "vocab_size": 5,
+        "ffn": "gated_norm",
+        "head_bias": True,
+    },
     "gelu, layer norm, pre": {"ffn": "gelu", "norm_type": "layer", "norm_position": "pre"},
     "gelu, mlp_t, pre": {"mixer": "mlp_t", "ffn": "gelu", "norm_position": "pre"},
     "learned positions and states": {"positions": "learned", "learned_init": True, "h_cycles": 1},
@@ -67,11 +75,12 @@ def make(**changes) -> TRM:
     return reference.randomize(TRM(replace(TINY, **changes), name="trm"), seed=1)
 
 
-def data(seed=0, length=L) -> dict:
+def data(seed=0, config=TINY) -> dict:
     rng = np.random.default_rng(seed)
+    shape = (B, config.seq_len)
     return {
-        "tokens": rng.integers(V, size=(B, length)).astype(np.int32),
-        "targets": rng.integers(V, size=(B, length)).astype(np.int32),
+        "tokens": rng.integers(config.vocab_size, size=shape).astype(np.int32),
+        "targets": rng.integers(config.vocab_size, size=shape).astype(np.int32),
         "puzzle": np.array([1, 3, 1], np.int32),
     }
 
@@ -79,7 +88,7 @@ def data(seed=0, length=L) -> dict:
 @pytest.mark.parametrize("changes", OPTIONS.values(), ids=OPTIONS)
 def test_two_steps_equal_numpy(changes):
     model = make(**changes)
-    batch = data(length=model.config.seq_len)
+    batch = data(config=model.config)
     w, c = reference.weights(model), model.config
     run = backend.compiled(lambda b: _two_steps(model, b), model)
     ours = [to_numpy(t) for t in run({key: batch[key] for key in ("tokens", "puzzle")})]
@@ -109,6 +118,11 @@ STEPS = {
         {"halt_weight": 0.05},
     ),
     "units": ({"mixer": "units", "seq_len": 16, "ffn": "gated_norm"}, {"stablemax": False}, {}),
+    "candidates": (
+        {"mixer": "candidates", "seq_len": 16, "vocab_size": 5, "ffn": "gated_norm", "head_bias": True},
+        {"stablemax": False, "smoothing": 0.2},
+        {},
+    ),
     "guide": (
         {"ffn": "gelu", "norm_type": "layer", "norm_position": "pre", "learned_init": True, "h_cycles": 1},
         {},
@@ -121,7 +135,7 @@ STEPS = {
 def test_a_training_step_equals_numpy(changes, task, objective):
     """Loss, gradients, AdamATan2 with decay, sign SGD on the rows used, and the moving average."""
     model = make(l_layers=1, **changes)
-    batch = data(length=model.config.seq_len)
+    batch = data(config=model.config)
     parts = {"puzzle_table": Part(optimizer="sign_sgd", learning_rate_scale=2.0, weight_decay=0.7)}
     config = LEARN.model_copy(update={"parts": parts})
     engine = Engine(model, {"p": Stream([0], list, Recursive(Fill(**task), **objective), B)}, config)
@@ -214,6 +228,8 @@ def test_round_trip_and_other_class_refused(tmp_path):
         ({"ffn": "relu"}, "ffn='relu' is not one of"),
         ({"prefix_tokens": 0}, "num_puzzles=4 needs a prefix"),
         ({"mixer": "units"}, "needs a Sudoku, 16 or 81 cells; seq_len=5"),
+        ({"mixer": "candidates", "vocab_size": 5}, "mixer='candidates' needs a Sudoku, .*seq_len=5"),
+        ({"mixer": "candidates", "seq_len": 16}, "4 digits and the blank; vocab_size=7 must be 5"),
         ({"mixer": "units", "seq_len": 16, "ffn": "gelu"}, "has no ffn='gelu'"),
         ({"num_chains": 0}, "num_chains=0 must be at least 1"),
         ({"num_chains": 2, "q_learning": True}, "does not go with q_learning"),
@@ -292,7 +308,7 @@ def test_keras_file_round_trip(tmp_path, changes):
 @pytest.mark.parametrize("changes", OPTIONS.values(), ids=OPTIONS)
 def test_every_weight_gets_a_gradient(changes):
     model = make(**changes)
-    batch = data(length=model.config.seq_len)
+    batch = data(config=model.config)
     if not model.config.num_puzzles:
         batch["puzzle"] = np.zeros(B, np.int32)
     engine = Engine(model, {"p": Stream([0], list, Recursive(Fill()), B)}, LEARN)

@@ -247,14 +247,15 @@ def _take_away(rng, puzzle: np.ndarray, givens: int) -> np.ndarray:
     return puzzle
 
 
-def vary(rng: np.random.Generator, puzzle, taken: int = 1) -> np.ndarray:
+def vary(rng: np.random.Generator, puzzle, taken: int = 1) -> tuple[np.ndarray, np.ndarray]:
     """Another proper puzzle near this one, mostly with another solution: new grids; `shuffle` turns old ones.
 
     A few givens are taken away; one of the grids that this allows (of the first 30) becomes the solution, and
     givens of it are added until it is the only one; then all that are not needed go.
 
     Args: puzzle: int (cells,), proper.  taken: so many givens; more give easier puzzles.
-    Returns: int8 (cells,). Easier than a very hard one: what made it hard is lost at the first given.
+    Returns: the puzzle and its solution, int8 (cells,) each. Easier than a very hard one: what made it hard
+        is lost at the first given.
     """
     puzzle = np.array(puzzle, np.int8)
     puzzle[rng.permutation(np.flatnonzero(puzzle))[:taken]] = 0
@@ -263,24 +264,28 @@ def vary(rng: np.random.Generator, puzzle, taken: int = 1) -> np.ndarray:
     while others := [grid for grid in solutions(puzzle) if (grid != wanted).any()]:
         cell = rng.choice(np.flatnonzero(others[0] != wanted))
         puzzle[cell] = wanted[cell]
-    return _take_away(rng, puzzle, 0)
+    return _take_away(rng, puzzle, 0), wanted
 
 
-def vary_all(puzzles, count: int, seed: int = 0) -> np.ndarray:
-    """`count` variants of each puzzle, spread over the processor's cores: int8 (N * count, cells).
+def vary_all(puzzles, count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """`count` variants of each puzzle and their solutions, spread over the processor's cores.
 
     Some 15 puzzles a second and core. The same seed gives the same.
+
+    Returns: int8 (N * count, cells) each.
     """
     puzzles = np.asarray(puzzles, np.int8)
-    return np.concatenate(
+    made = np.concatenate(
         _spread(_variants, [(puzzle, count, (seed, i)) for i, puzzle in enumerate(puzzles)])
     )
+    return made[:, 0], made[:, 1]
 
 
 def _variants(job: tuple) -> np.ndarray:
+    """int8 (count, 2, cells)."""
     puzzle, count, seed = job
     rng = np.random.default_rng(seed)
-    return np.stack([vary(rng, puzzle) for _ in range(count)])
+    return np.stack([np.stack(vary(rng, puzzle)) for _ in range(count)])
 
 
 def shuffle(rng: np.random.Generator, puzzles, grids) -> tuple[np.ndarray, np.ndarray]:
