@@ -38,7 +38,7 @@ class Solution:
 class Search:
     """How to go on with puzzles whose first answer breaks the rules: turned another way, from noisy states.
 
-    Of the hardest Sudokus a try solves most within three or four steps; a turn costs less than waiting.
+    Of the hardest Sudokus a try solves most within five steps; another start costs less than waiting.
 
     Args:
         rounds: at most so many calls in which a puzzle is tried.  seconds: none begins later; None = any
@@ -52,7 +52,7 @@ class Search:
 
     rounds: int = 128
     seconds: float | None = None
-    steps: int = 4
+    steps: int = 8
     noise: float = 0.5
     moves: Callable | None = None
 
