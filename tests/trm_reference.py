@@ -76,6 +76,23 @@ def units(w, x, kind, c):
     return np.concatenate(heard, -1) @ w["down/kernel"]
 
 
+def neighbours(w, x, kind, c):
+    """Every token hears the cells above, below, left and right of it, and the mean over all."""
+    gate, up = np.split(x @ w["gate_up/kernel"], 2, axis=-1)
+    told = sigmoid(gate) * rms(gate * up) if kind == "gated_norm" else silu(gate) * up
+    side = round(c.seq_len**0.5)
+    parts = np.split(told, 5, axis=-1)
+    heard = [np.zeros_like(part) for part in parts]
+    heard[-1][:] = parts[-1].mean(1, keepdims=True)
+    for row in range(side):
+        for column in range(side):
+            ways = ((row - 1, column), (row + 1, column), (row, column - 1), (row, column + 1))
+            for own, part, (r, k) in zip(heard[:-1], parts[:-1], ways, strict=True):
+                if 0 <= r < side and 0 <= k < side:
+                    own[:, c.prefix_tokens + row * side + column] = part[:, c.prefix_tokens + r * side + k]
+    return np.concatenate(heard, -1) @ w["down/kernel"]
+
+
 def block(w, c, z):
     norm = {"rms": rms, "layer": layer}[c.norm_type]
     if c.mixer == "mlp_t":
@@ -88,6 +105,11 @@ def block(w, c, z):
 
         def mix(z):
             return units(part(w, "units"), z, c.ffn, c)
+    elif c.mixer == "neighbours":
+        norm_axis = -1
+
+        def mix(z):
+            return neighbours(part(w, "neighbours"), z, c.ffn, c)
     else:
         norm_axis = -1
         theta = c.rope_theta if c.positions == "rope" else None

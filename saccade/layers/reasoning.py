@@ -4,10 +4,11 @@ import keras
 
 from saccade.layers.attention import Attention
 from saccade.layers.blocks import MLP, SwiGLU
+from saccade.layers.boards import NeighbourMixer, UnitMixer
 from saccade.layers.normalization import rms, standardize
-from saccade.layers.units import UnitMixer
 
-MIXERS = ("attention", "mlp_t", "units", "candidates")
+MIXERS = ("attention", "mlp_t", "units", "candidates", "neighbours")
+BOARD_MIXERS = MIXERS[2:]  # those that know a board
 NORM_TYPES = ("rms", "layer")
 NORM_POSITIONS = ("post", "pre")
 FFNS = ("swiglu", "gated_norm", "gelu")
@@ -23,12 +24,13 @@ class ReasoningBlock(keras.layers.Layer):
 
     Args:
         dim: D.  mlp_dim: inner width of the channel net.
-        mixer: `attention` (non-causal, no biases), `mlp_t`, `units` or `candidates` (see UnitMixer).
+        mixer: `attention` (non-causal, no biases), `mlp_t`, `units` or `candidates` (see UnitMixer), or
+            `neighbours` (see NeighbourMixer).
         num_heads, rope_theta, flash: of the attention; see Attention.
         seq_len, seq_mlp_dim: S and the inner width of the sequence net.
-        unit_dim, box, digits: of `units` and `candidates`.
-        ffn: `swiglu`, `gated_norm` (see SwiGLU) or `gelu`; used for both nets, but `units` and
-            `candidates` have no `gelu`.
+        unit_dim, box, digits, side: of the mixers that know a board.
+        ffn: `swiglu`, `gated_norm` (see SwiGLU) or `gelu`; used for both nets, but the mixers that know a
+            board have no `gelu`.
         norm_type: `rms` or `layer`, neither with learned parameters.  norm_position: `post` or `pre`.
         epsilon: of the norms.
     Call:
@@ -52,6 +54,7 @@ class ReasoningBlock(keras.layers.Layer):
         unit_dim: int = 0,
         box: int = 0,
         digits: int = 1,
+        side: int = 0,
         ffn: str = "swiglu",
         norm_type: str = "rms",
         norm_position: str = "post",
@@ -67,17 +70,12 @@ class ReasoningBlock(keras.layers.Layer):
         policy = self.dtype_policy
         if mixer == "mlp_t":
             self.mixer = _net(ffn, seq_len, seq_mlp_dim, axis=0, dtype=policy, name="mlp_t")
-        elif mixer in ("units", "candidates"):
-            self.mixer = UnitMixer(
-                dim,
-                unit_dim,
-                box,
-                digits,
-                gated_norm=ffn == "gated_norm",
-                initializer=normal,
-                dtype=policy,
-                name="units",
-            )
+        elif mixer in BOARD_MIXERS:
+            options = {"gated_norm": ffn == "gated_norm", "initializer": normal, "dtype": policy}
+            if mixer == "neighbours":
+                self.mixer = NeighbourMixer(dim, unit_dim, side, name="neighbours", **options)
+            else:
+                self.mixer = UnitMixer(dim, unit_dim, box, digits, name="units", **options)
         else:
             self.mixer = Attention(
                 dim,

@@ -7,7 +7,15 @@ from keras import ops
 
 from saccade import backend
 from saccade.heads.classify import Classifier
-from saccade.layers.reasoning import FFNS, MIXERS, NORM_POSITIONS, NORM_TYPES, ReasoningBlock, inner_width
+from saccade.layers.reasoning import (
+    BOARD_MIXERS,
+    FFNS,
+    MIXERS,
+    NORM_POSITIONS,
+    NORM_TYPES,
+    ReasoningBlock,
+    inner_width,
+)
 from saccade.model import Model, choose
 from saccade.recursion.core import BlockStack, RecursiveCore
 from saccade.recursion.halting import should_halt
@@ -26,7 +34,8 @@ class TRMConfig:
     dim, num_heads, expansion: widths; SwiGLU's inner width is expansion * dim * 2/3, up to a multiple of
         `multiple`.
     mixer: `attention`, `mlp_t`, or for Sudoku `units`: cells hear their row, column and box; `candidates`: so
-        does each digit of each cell, a token of its own (see UnitMixer).
+        does each digit of each cell, a token of its own (see UnitMixer). For square boards `neighbours`:
+        cells hear those beside them (see NeighbourMixer).
     positions: of attention, `rope` (rope_theta), `learned` or `none`.
     l_layers: blocks of the net f.  h_layers: 0 shares f between both levels (TRM), else H's own net (HRM).
     h_cycles, l_cycles, one_step: see RecursiveCore.
@@ -84,13 +93,12 @@ class TRMConfig:
                 f"num_puzzles={self.num_puzzles} needs a prefix for the puzzle embedding; set prefix_tokens "
                 "to at least 1, or num_puzzles=0"
             )
-        if self.mixer in ("units", "candidates"):
-            if self.box**4 != self.seq_len:
-                raise ValueError(
-                    f"mixer={self.mixer!r} needs a Sudoku, 16 or 81 cells; seq_len={self.seq_len}"
-                )
-            if self.ffn == "gelu":
-                raise ValueError(f"mixer={self.mixer!r} has no ffn='gelu'; use swiglu or gated_norm")
+        if self.mixer in BOARD_MIXERS and self.ffn == "gelu":
+            raise ValueError(f"mixer={self.mixer!r} has no ffn='gelu'; use swiglu or gated_norm")
+        if self.mixer in ("units", "candidates") and self.box**4 != self.seq_len:
+            raise ValueError(f"mixer={self.mixer!r} needs a Sudoku, 16 or 81 cells; seq_len={self.seq_len}")
+        if self.mixer == "neighbours" and self.side**2 != self.seq_len:
+            raise ValueError(f"mixer='neighbours' needs a square board; seq_len={self.seq_len}")
         if self.mixer == "candidates" and self.vocab_size != self.digits + 1:
             raise ValueError(
                 f"mixer='candidates' has {self.digits} digits and the blank; vocab_size={self.vocab_size} "
@@ -119,8 +127,13 @@ class TRMConfig:
         return round(self.seq_len**0.25)
 
     @property
+    def side(self) -> int:
+        """Cells in a row of the board."""
+        return round(self.seq_len**0.5)
+
+    @property
     def unit_dim(self) -> int:
-        """Channels of each kind that `units` mixes."""
+        """Channels of each relation that a mixer of boards hears."""
         return self.dim // 2
 
     @classmethod
@@ -214,6 +227,7 @@ class TRM(Model):
                 unit_dim=c.unit_dim,
                 box=c.box,
                 digits=c.digits,
+                side=c.side,
                 ffn=c.ffn,
                 norm_type=c.norm_type,
                 norm_position=c.norm_position,

@@ -1,11 +1,11 @@
-"""The mixer that knows a Sudoku's units: what hears what, and that no place is special."""
+"""The mixers that know a board: what hears what, and that no place is special."""
 
 import numpy as np
 import pytest
 import reference
 from reference import to_numpy
 
-from saccade.layers.units import UnitMixer
+from saccade.layers.boards import NeighbourMixer, UnitMixer
 
 
 def make(box: int, **options) -> UnitMixer:
@@ -73,3 +73,44 @@ def test_lines_moved_within_and_between_bands_move_the_result_alike(box, gated_n
     assert sorted(order) == list(range(box**4))
     assert list(order) != list(range(box**4))
     np.testing.assert_allclose(to_numpy(layer(x[:, order])), to_numpy(layer(x))[:, order], atol=2e-5)
+
+
+@pytest.mark.parametrize("prefix", [0, 2])
+@pytest.mark.parametrize("place", [(0, 0), (2, 3), (4, 4)])
+def test_a_cell_is_heard_beside_it_each_way_by_other_weights(prefix, place):
+    layer = NeighbourMixer(6, 5, 5, name="neighbours")
+    layer.build()
+    reference.randomize(layer, seed=3)
+    (row, column), x = place, np.random.default_rng(0).normal(size=(2, prefix + 25, 6)).astype(np.float32)
+    changed = x.copy()
+    changed[:, prefix + row * 5 + column] += 1.0
+    moved = to_numpy(layer(changed)) - to_numpy(layer(x))
+    everywhere = moved[:, prefix + (row * 5 + column)]  # a cell does not hear itself but in the mean of all
+    said = {}
+    for r in range(5):
+        for c in range(5):
+            own = moved[:, prefix + r * 5 + c] - everywhere
+            if abs(r - row) + abs(c - column) == 1:
+                said[r - row, c - column] = own
+            else:
+                np.testing.assert_allclose(own, 0, atol=1e-6)
+    ways = list(said.values())
+    assert len(ways) == 4 - (row in (0, 4)) - (column in (0, 4))
+    assert all(np.abs(own).max() > 1e-3 for own in ways)
+    assert all(np.abs(a - b).max() > 1e-3 for i, a in enumerate(ways) for b in ways[:i])
+    np.testing.assert_allclose(moved[:, :prefix], np.repeat(everywhere[:, None], prefix, 1), atol=1e-6)
+
+
+def test_neighbours_know_no_place_and_no_side():
+    """A board in the middle of a larger one, walled by silence, hears what it hears alone."""
+    small, large = (NeighbourMixer(6, 5, side, name="neighbours") for side in (3, 5))
+    for layer in (small, large):
+        layer.build()
+        reference.randomize(layer, seed=3)
+    x = np.random.default_rng(0).normal(size=(1, 3, 3, 6)).astype(np.float32)
+    around = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))  # zeros say nothing: silu(0) 0 = 0
+    down = to_numpy(small.down.kernel)
+    for layer in (small, large):
+        layer.down.kernel.assign(np.where(np.arange(25)[:, None] < 20, down, 0))  # not the mean of all
+    inner = to_numpy(large(around.reshape(1, 25, 6))).reshape(1, 5, 5, 6)[:, 1:-1, 1:-1]
+    np.testing.assert_allclose(inner, to_numpy(small(x.reshape(1, 9, 6))).reshape(1, 3, 3, 6), atol=1e-5)
