@@ -18,8 +18,8 @@ instead, and `stages=[{h_cycles: 1, l_cycles: 2, steps: 11200}, ...]` trains wit
 
 from pydantic import Field
 
-from saccade.train.config import Part, TrainConfig
-from saccade.train.puzzle_run import SMOKE_TRAIN, SudokuConfig, build_sudoku
+from saccade.train.config import TrainConfig
+from saccade.train.puzzle_run import FAST, SMOKE_TRAIN, SudokuConfig, build_sudoku
 
 
 class Config(SudokuConfig):
@@ -32,22 +32,7 @@ class Config(SudokuConfig):
     smoothing: float = 0.2
     stablemax: bool = False
     halt_weight: float = 0.05
-    train: TrainConfig = TrainConfig(
-        steps=30_000,
-        learning_rate=0.02,
-        warmup_steps=100,
-        min_ratio=0.0,
-        weight_decay=0.005,
-        decay="all",
-        optimizer="shape_muon",
-        # What is looked up, or read once at the end: Adam at 1e-4 beside Muon's 0.02.
-        parts={"(?!core/)": Part(optimizer="adamw", learning_rate_scale=0.005, weight_decay=1.0)},
-        clip_norm=1.0,
-        ema_decay=0.998,
-        log_every=200,
-        save_every=2_000,
-        eval_every=2_000,
-    )
+    train: TrainConfig = FAST.model_copy(update={"steps": 30_000})
 
 
 SMOKE = {**SMOKE_TRAIN, "model": {"dim": 8, "multiple": 8}, "box": 2, "made": 12, "variants": 1}

@@ -46,6 +46,7 @@ class PuzzleModel:
         self.model = model
         self.kind = _KIND_OF_VOCABULARY[vocabulary]
         self.solver = Solver(model)
+        self._solvers = {model.config.seq_len: self.solver}  # of boards of other sides, as they come
 
     def solve(self, puzzle, mode: str = "search", seed: int = 0, seconds: float | None = None):
         """Solve one puzzle, given as text or as an array of cells, and check the answer.
@@ -59,7 +60,7 @@ class PuzzleModel:
         """
         kind = KINDS[self.kind]
         cells = kind.parse(puzzle) if isinstance(puzzle, str) else np.asarray(puzzle).ravel()
-        self._check_size(len(cells))
+        self._solver_of(len(cells))
         kind.check(cells)
         return self.solve_many(cells[None], mode, seed=seed, seconds=seconds)[0]
 
@@ -84,21 +85,29 @@ class PuzzleModel:
                 f"puzzles of shape {puzzles.shape} and type {puzzles.dtype} are no integers (N, cells); read "
                 f"texts with saccade.data.puzzles.{self.kind}.parse and stack them"
             )
-        self._check_size(puzzles.shape[1])
+        solver = self._solver_of(puzzles.shape[1])
         last = self.model.config.vocab_size - 1
         if len(puzzles) and not 0 <= puzzles.min() <= puzzles.max() <= last:
             raise SaccadeError(
                 f"puzzles must hold cells 0 to {last}, found {puzzles.min()} to {puzzles.max()}"
             )
         search = Search(moves=kind.draw_moves, seconds=seconds)
-        return self.solver.solve(puzzles, kind.solved, mode, slots, search=search, seed=seed)
+        return solver.solve(puzzles, kind.solved, mode, slots, search=search, seed=seed)
 
-    def _check_size(self, cells: int) -> None:
-        if cells != self.model.config.seq_len:
-            raise SaccadeError(
-                f"this puzzle has {cells} cells, the model was trained on {self.model.config.seq_len}; "
-                "give one of that size, or another model"
-            )
+    def _solver_of(self, cells: int):
+        """The Solver for puzzles of so many cells. Raises: SaccadeError: the model was not made for them."""
+        from saccade.solve import Solver
+
+        if cells not in self._solvers:
+            config = self.model.config
+            square = round(cells**0.5) ** 2 == cells
+            if not (config.any_side and square):
+                raise SaccadeError(
+                    f"this puzzle has {cells} cells, the model was trained on {config.seq_len}; give one of "
+                    "that size, or another model"
+                )
+            self._solvers[cells] = Solver(self.model.resized(cells))
+        return self._solvers[cells]
 
 
 def read_puzzle_model(folder) -> PuzzleModel:

@@ -128,11 +128,12 @@ def test_bad_mazes(text, message, tmp_path, monkeypatch):
     assert message in result.output
 
 
-def test_a_maze_needs_a_model_of_the_user(tmp_path):
-    (tmp_path / "maze.txt").write_text("\ufeffS.\n.G\n", encoding="utf-8")  # as some editors begin a file
+def test_the_bundled_model_solves_a_maze_of_any_side(tmp_path):
+    drawn = "\ufeffS##...\n..#.#.\n#...#.\n####..\n.....#\nG###..\n"  # begins as some editors do
+    (tmp_path / "maze.txt").write_text(drawn, encoding="utf-8")
     result = run("maze", str(tmp_path / "maze.txt"))
-    assert result.exit_code == 2
-    assert "no model of maze is bundled; train one with `saccade train maze_trm`" in result.output
+    assert result.exit_code == 0
+    assert result.stdout.splitlines()[:6] == ["S##***", "**#*#*", "#***#*", "####**", "*****#", "G###.."]
 
 
 def test_models_that_do_not_fit(tmp_path):

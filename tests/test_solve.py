@@ -239,6 +239,22 @@ def test_kinds_of_models(tmp_path):
         load_puzzle_model(tmp_path / "maze", "sudoku")
 
 
+def test_a_model_without_places_takes_mazes_of_any_side():
+    sizes = {"dim": 8, "multiple": 8, "halt_max_steps": 2}
+    small = reference.randomize(TRM(preset("trm_maze_neighbours", **sizes, seq_len=16), name="trm"), seed=3)
+    large = reference.randomize(TRM(preset("trm_maze_neighbours", **sizes, seq_len=25), name="trm"), seed=3)
+    mazes = maze.generate_many(np.random.default_rng(0), 3, 5)[0]
+    model = PuzzleModel(small)
+    found = [solution.grid for solution in model.solve_many(mazes, "fixed")]
+    np.testing.assert_array_equal(found, Solver(large).fixed(mazes)[0])
+    assert model._solver_of(25) is model._solver_of(25)  # compiled once
+    assert model._solver_of(16) is model.solver
+    with pytest.raises(SaccadeError, match="has 20 cells"):
+        model.solve_many(np.ones((1, 20), np.int8))
+    with pytest.raises(ValueError, match="has weights for 16 cells only"):
+        TRM(preset("trm_sudoku_4x4", **SMALL)).resized(25)
+
+
 def test_kinds_agree_with_their_rules():
     rng = np.random.default_rng(0)
     examples = {"sudoku": sudoku.generate(rng, 2), "maze": maze.generate(rng, 6)}

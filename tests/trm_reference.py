@@ -87,9 +87,9 @@ def neighbours(w, x, kind, c):
     for row in range(side):
         for column in range(side):
             ways = ((row - 1, column), (row + 1, column), (row, column - 1), (row, column + 1))
-            for own, part, (r, k) in zip(heard[:-1], parts[:-1], ways, strict=True):
+            for own, said, (r, k) in zip(heard[:-1], parts[:-1], ways, strict=True):
                 if 0 <= r < side and 0 <= k < side:
-                    own[:, c.prefix_tokens + row * side + column] = part[:, c.prefix_tokens + r * side + k]
+                    own[:, c.prefix_tokens + row * side + column] = said[:, c.prefix_tokens + r * side + k]
     return np.concatenate(heard, -1) @ w["down/kernel"]
 
 

@@ -48,9 +48,7 @@ def maze(
     mode: Mode = ModeOption,
     seconds: float = SecondsOption,
     seed: int = SeedOption,
-    model: str | None = typer.Option(
-        None, "--model", "-m", help="The directory that `saccade train maze_trm` wrote; none is bundled."
-    ),
+    model: str = typer.Option("trm_maze", "--model", "-m", help="A bundled model's name or a directory."),
     json: bool = JsonOption,
 ) -> None:
     """Draw a shortest path through a maze."""
@@ -61,19 +59,12 @@ def maze(
     _solve("maze", text, model, mode, seconds, seed, json)
 
 
-def _solve(
-    kind: str, text: str, name: str | None, mode: Mode, seconds: float, seed: int, as_json: bool
-) -> None:
+def _solve(kind: str, text: str, name: str, mode: Mode, seconds: float, seed: int, as_json: bool) -> None:
     from saccade.puzzles import KINDS, load_puzzle_model
 
     rules = KINDS[kind]
     cells = rules.parse(text)
     rules.check(cells)  # what is wrong with the puzzle is told before the model is loaded
-    if name is None:
-        raise SaccadeError(
-            f"no model of {kind} is bundled; train one with `saccade train {kind}_trm` and give --model "
-            "its directory"
-        )
     model = load_puzzle_model(name, kind)
     from saccade.solve import Search  # with the model, after Keras
 

@@ -1,6 +1,6 @@
 """TRM and HRM: small nets that solve a puzzle by refining two states, again and again."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import keras
 from keras import ops
@@ -132,6 +132,11 @@ class TRMConfig:
         return round(self.seq_len**0.5)
 
     @property
+    def any_side(self) -> bool:
+        """Whether no place has weights of its own, so that boards of other sides can be solved too."""
+        return self.mixer == "neighbours"
+
+    @property
     def unit_dim(self) -> int:
         """Channels of each relation that a mixer of boards hears."""
         return self.dim // 2
@@ -154,6 +159,18 @@ PRESETS = {
         mixer="candidates", prefix_tokens=1, dim=32, multiple=32, ffn="gated_norm", head_bias=True
     ),
     "trm_maze": TRMConfig(vocab_size=6, seq_len=900, l_cycles=4),
+    "trm_maze_neighbours": TRMConfig(
+        vocab_size=6,
+        seq_len=900,
+        mixer="neighbours",
+        prefix_tokens=1,
+        dim=32,
+        multiple=32,
+        h_cycles=2,
+        l_cycles=4,
+        ffn="gated_norm",
+        head_bias=True,
+    ),
     "trm_arc": TRMConfig(vocab_size=12, seq_len=900, num_puzzles=1, l_cycles=4),
     "hrm_sudoku": TRMConfig(l_layers=4, h_layers=4, h_cycles=2, l_cycles=2, one_step=True, q_learning=True),
     "trm_sudoku_4x4": TRMConfig(vocab_size=5, seq_len=16, mixer="mlp_t", **_TINY),
@@ -257,6 +274,15 @@ class TRM(Model):
         self.initial_h = self.add_weight((c.dim,), unit, trainable=learn, name="initial_h")
         self.initial_l = self.add_weight((c.num_chains, c.dim), unit, trainable=learn, name="initial_l")
         self.built = True
+
+    def resized(self, seq_len: int) -> "TRM":
+        """The same weights for boards of another size. Raises: ValueError: not `any_side`, or no square."""
+        if not self.config.any_side:
+            raise ValueError(f"mixer={self.config.mixer!r} has weights for {self.config.seq_len} cells only")
+        other = type(self)(replace(self.config, seq_len=seq_len), dtype=self.dtype_policy, name=self.name)
+        for own, mine in zip(other.variables, self.variables, strict=True):
+            own.assign(mine.value)
+        return other
 
     def layout(self, batch) -> None:
         """Nothing: prefix and length are the config's."""

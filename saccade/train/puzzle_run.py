@@ -45,6 +45,22 @@ PUBLISHED = TrainConfig(
     save_every=2_000,
     eval_every=1_000,
 )
+# Those of Speed is Confidence (arXiv:2601.19085): Muon for the nets; what is looked up, or read once at the
+# end, by Adam at 1e-4 beside Muon's 0.02.
+FAST = TrainConfig(
+    learning_rate=0.02,
+    warmup_steps=100,
+    min_ratio=0.0,
+    weight_decay=0.005,
+    decay="all",
+    optimizer="shape_muon",
+    parts={"(?!core/)": Part(optimizer="adamw", learning_rate_scale=0.005, weight_decay=1.0)},
+    clip_norm=1.0,
+    ema_decay=0.998,
+    log_every=200,
+    save_every=2_000,
+    eval_every=2_000,
+)
 SMOKE_TRAIN = {
     "precision": "float32",
     "batch": 6,
@@ -102,6 +118,8 @@ def build(
     kind = HRM if config.preset.startswith("hrm") else TRM
     if config.init:
         model = kind.load(config.init, dtype=config.precision, **config.model)
+        if model.config.any_side and changes.get("seq_len", model.config.seq_len) != model.config.seq_len:
+            model = model.resized(changes["seq_len"])
     else:
         backend.seed_everything(config.seed)
         model = kind(_architecture(config, changes), dtype=config.precision)

@@ -203,7 +203,7 @@ def test_cells_outside_the_mask_do_not_count():
     np.testing.assert_array_equal(to_numpy(rows), to_numpy(again))
 
 
-@pytest.mark.parametrize("name", ["sudoku_fast", "sudoku_trm", "maze_trm", "arc_trm"])
+@pytest.mark.parametrize("name", ["sudoku_fast", "sudoku_trm", "maze_fast", "maze_trm", "arc_trm"])
 def test_recipes_run(name, tmp_path):
     assert recipe.run_recipe(RECIPES / f"{name}.py", smoke=True, out=tmp_path).steps == 3
     log = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
@@ -251,6 +251,17 @@ def test_settings_that_do_not_fit_are_told_before_training(name, overrides, mess
     given = [override.replace("{files}", str(files)) for override in overrides]
     with pytest.raises(SaccadeError, match=message):
         made.recipe(recipe.make_config(made, given, smoke=True), None)
+
+
+def test_mazes_of_another_side_go_on_from_small_ones(tmp_path):
+    made = recipe.load_recipe("maze_fast")
+    first = made.recipe(recipe.make_config(made, [], smoke=True), None).model
+    first.save(tmp_path / "small")
+    given = [f"init={tmp_path / 'small'}", "side=8", "model={}"]
+    model = made.recipe(recipe.make_config(made, given, smoke=True), None).model
+    assert (first.config.seq_len, model.config.seq_len) == (36, 64)
+    for own, other in zip(model.variables, first.variables, strict=True):
+        np.testing.assert_array_equal(to_numpy(own), to_numpy(other))
 
 
 def test_variants_are_drawn_as_often_as_what_they_come_from():
