@@ -261,18 +261,21 @@ class PresetInfo(Result):
 
 
 def presets() -> list[PresetInfo]:
-    """The architectures of nanoVLM and the foundations, smallest first; parameters are counted."""
-    from saccade.models import blip2, captioners, clip, flamingo, nano_vlm
+    """All architectures, smallest first; parameters are counted."""
+    from saccade.models import blip2, captioners, clip, flamingo, nano_vlm, trm, vlm_hrm
 
     kinds = (
         (nano_vlm.NanoVLM, nano_vlm.PRESETS),
         (clip.CLIP, clip.PRESETS),
         (flamingo.Flamingo, flamingo.PRESETS),
         (blip2.BLIP2, blip2.PRESETS),
+        (vlm_hrm.VLMHRM, vlm_hrm.PRESETS),
     )
     rows = [(name, model, config) for model, table in kinds for name, config in table.items()]
     for kind, model in captioners.KINDS.items():
         rows.append((f"{kind}_scenes", model, captioners.PRESETS[f"{kind}_scenes"]))
+    for name, config in trm.PRESETS.items():
+        rows.append((name, trm.HRM if config.h_layers else trm.TRM, config))
     found = [PresetInfo(name, model.__name__, model.count_parameters(config)) for name, model, config in rows]
     return sorted(found, key=lambda info: info.parameters)
 

@@ -225,7 +225,8 @@ def test_list(monkeypatch):
     fake = types.SimpleNamespace(available=lambda: [Info()], presets=lambda: [Preset()])
     monkeypatch.setitem(sys.modules, "saccade.pipeline", fake)
     assert (
-        run("list").stdout.splitlines()[1].split() == "vlm_hrm_scenes vlm_hrm 4.20M 8.4 MB vqa ground".split()
+        run("list").stdout.splitlines()[1].split()
+        == "vlm_hrm_scenes vlm_hrm 4,200,000 8.4 MB vqa ground".split()
     )
     assert json.loads(run("list", "--json").stdout)["models"][0]["parameters"] == 4_200_000
     assert run("list").stdout.splitlines()[-1].split() == ["nano_vlm_mini", "NanoVLM", "38,056,704"]

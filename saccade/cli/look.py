@@ -292,8 +292,8 @@ def list_models(json: bool = JsonOption) -> None:
         width = max(len(model.name) for model in models)
         say(f"{'name':<{width}}  {'kind':<8}  {'parameters':>10}  {'size':>8}  tasks", "dim")
         for model in models:
-            size = f"{model.bytes / 1e6:.1f} MB"
-            numbers = f"{model.parameters / 1e6:>9.2f}M  {size:>8}"
+            size = f"{model.bytes / 1e6:.1f} MB" if model.bytes >= 1e6 else f"{model.bytes / 1e3:.0f} kB"
+            numbers = f"{model.parameters:>10,}  {size:>8}"
             say(f"{model.name:<{width}}  {model.kind:<8}  {numbers}  {' '.join(model.tasks)}")
     else:
         say("no models: train one with `saccade train RECIPE`")
