@@ -250,12 +250,14 @@ class MazeConfig(PuzzleConfig):
     Args:
         file: the published arrays (see maze.load).  held_out: so many of its last mazes are for validation.
         made, side: without a file, how many to make and how large.
+        more: so many made ones of the same side to train on beside those of the file, with shorter ways.
     """
 
     file: str | None = None
     held_out: int = Field(100, ge=1)
     made: int = Field(40, ge=2)
     side: int = 30
+    more: int = Field(0, ge=0)
 
 
 def build_maze(config: MazeConfig, out_dir: Path | None) -> Trainer:
@@ -268,12 +270,16 @@ def build_maze(config: MazeConfig, out_dir: Path | None) -> Trainer:
         raise SaccadeError(f"{config.file} holds one maze; training and validation need one each at least")
     held = min(config.held_out, len(inputs) // 2)
     val = inputs[-held:]
-    draw = MazeMirrors(inputs[:-held])
+    train = inputs[:-held]
+    if config.more:
+        made = maze.generate_many(np.random.default_rng(3), config.more, round(inputs.shape[1] ** 0.5))[0]
+        train = np.concatenate([train, made])
+    draw = MazeMirrors(train)
 
     def evaluate(solver: Solver) -> dict[str, float]:
         return measure(solver, val, lambda cells: (cells == labels[-held:]).all(1))
 
-    return build(config, out_dir, "maze", draw, len(inputs) - held, evaluate, seq_len=val.shape[1])
+    return build(config, out_dir, "maze", draw, len(train), evaluate, seq_len=val.shape[1])
 
 
 class ArcConfig(PuzzleConfig):
