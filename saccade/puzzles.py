@@ -60,7 +60,7 @@ class PuzzleModel:
         """
         kind = KINDS[self.kind]
         cells = kind.parse(puzzle) if isinstance(puzzle, str) else np.asarray(puzzle).ravel()
-        self._solver_of(len(cells))
+        self.solver_for(len(cells))
         kind.check(cells)
         return self.solve_many(cells[None], mode, seed=seed, seconds=seconds)[0]
 
@@ -85,7 +85,7 @@ class PuzzleModel:
                 f"puzzles of shape {puzzles.shape} and type {puzzles.dtype} are no integers (N, cells); read "
                 f"texts with saccade.data.puzzles.{self.kind}.parse and stack them"
             )
-        solver = self._solver_of(puzzles.shape[1])
+        solver = self.solver_for(puzzles.shape[1])
         last = self.model.config.vocab_size - 1
         if len(puzzles) and not 0 <= puzzles.min() <= puzzles.max() <= last:
             raise SaccadeError(
@@ -94,8 +94,11 @@ class PuzzleModel:
         search = Search(moves=kind.draw_moves, seconds=seconds)
         return solver.solve(puzzles, kind.solved, mode, slots, search=search, seed=seed)
 
-    def _solver_of(self, cells: int):
-        """The Solver for puzzles of so many cells. Raises: SaccadeError: the model was not made for them."""
+    def solver_for(self, cells: int):
+        """The Solver for puzzles of so many cells; each size compiles once.
+
+        Raises: SaccadeError: the model was not made for them.
+        """
         from saccade.solve import Solver
 
         if cells not in self._solvers:

@@ -247,8 +247,8 @@ def test_a_model_without_places_takes_mazes_of_any_side():
     model = PuzzleModel(small)
     found = [solution.grid for solution in model.solve_many(mazes, "fixed")]
     np.testing.assert_array_equal(found, Solver(large).fixed(mazes)[0])
-    assert model._solver_of(25) is model._solver_of(25)  # compiled once
-    assert model._solver_of(16) is model.solver
+    assert model.solver_for(25) is model.solver_for(25)  # compiled once
+    assert model.solver_for(16) is model.solver
     with pytest.raises(SaccadeError, match="has 20 cells"):
         model.solve_many(np.ones((1, 20), np.int8))
     with pytest.raises(ValueError, match="has weights for 16 cells only"):

@@ -31,17 +31,18 @@ def make_puzzles(kind: str, cells: int, num: int, seed: int) -> np.ndarray:
     return np.stack([sudoku.generate(rng, round(cells**0.25), int(count))[0] for count in givens])
 
 
-def read_puzzles(kind: str, file, cells: int, num: int | None) -> np.ndarray:
+def read_puzzles(model, file, num: int | None) -> np.ndarray:
     """The first `num` puzzles of a file: a Sudoku a line, or mazes as an npz.
 
     Raises: SaccadeError: unreadable, none in it, or of a size the model was not made for.
     """
-    puzzles = sudoku.read(file) if kind == "sudoku" else maze.load(file)[0]
+    puzzles = sudoku.read(file) if model.kind == "sudoku" else maze.load(file)[0]
     if not len(puzzles):
         raise SaccadeError(f"{file} holds no puzzle; give a file with some")
-    if puzzles.shape[1] != cells:
+    config = model.model.config
+    if puzzles.shape[1] != config.seq_len and not config.any_side:
         raise SaccadeError(
-            f"{file} holds puzzles of {puzzles.shape[1]} cells, the model was trained on {cells}; "
+            f"{file} holds puzzles of {puzzles.shape[1]} cells, the model was trained on {config.seq_len}; "
             "give others, or another model"
         )
     return puzzles[:num]
@@ -59,7 +60,7 @@ def collect_boards(
 ) -> Part:
     """One puzzle model. Arguments as `saccade.analysis.analyse`; puzzles: int8 (N, cells)."""
     threshold = halting_threshold(model.model.config, threshold)
-    found = _trace(model.solver, puzzles, batch_size, progress)
+    found = _trace(model.solver_for(puzzles.shape[1]), puzzles, batch_size, progress)
     solved = KINDS[model.kind].solved
     correct = np.stack([solved(puzzles, cells) for cells in found["cells"]])
     confidence = sigmoid(found["q_halt"])
@@ -154,4 +155,4 @@ def _board(kind: str, puzzle: np.ndarray, found: dict, card: Card, why: str) -> 
 def puzzle_data(model, file: str | Path | None, num: int, seed: int) -> np.ndarray:
     """Those of a file, or made ones."""
     cells = model.model.config.seq_len
-    return read_puzzles(model.kind, file, cells, num) if file else make_puzzles(model.kind, cells, num, seed)
+    return read_puzzles(model, file, num) if file else make_puzzles(model.kind, cells, num, seed)
