@@ -1,4 +1,6 @@
-"""How fast a TRM trains: `python benchmarks/trm_speed.py [--mixer mlp_t attention units] [--prefix 0 1 7]`.
+"""How fast a TRM trains: `python benchmarks/trm_speed.py [--mixer mlp_t attention ...] [--prefix 0 1 7]`.
+
+Mixers: mlp_t, attention, units, candidates, neighbours.
 
 One line for each variant: samples/s (rows times optimiser steps a second, the unit of the published code's
 figures), the model FLOPs utilisation, the step's time, compilation and peak memory. The whole step counts:
@@ -23,7 +25,7 @@ from saccade.train.objectives import Recursive
 from saccade.train.puzzles import Drawn, Fill, SudokuSymmetries
 from saccade.train.stream import Stream
 
-FASTEST_PREFIX = {"mlp_t": [0], "attention": [7], "units": [1], "candidates": [1]}
+FASTEST_PREFIX = {"mlp_t": [0], "attention": [7], "units": [1], "candidates": [1], "neighbours": [1]}
 
 
 def flops_per_sample(config: TRMConfig) -> float:
@@ -38,6 +40,8 @@ def flops_per_sample(config: TRMConfig) -> float:
         parts, cells = (4, 0) if config.digits == 1 else (5, config.seq_len)
         means = 3 * config.box**2 * config.digits + cells + 1
         mix = dim * config.unit_dim * (2 * parts * length + means)
+    elif config.mixer == "neighbours":  # gate, up and down of every token, five parts
+        mix = 3 * 5 * length * dim * config.unit_dim
     else:
         mix = 4 * length * dim * dim + 2 * length * length * dim
     call = 2 * (channels + mix)

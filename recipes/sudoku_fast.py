@@ -11,9 +11,10 @@ each, are turned around on the device, a new way for every draw. Every `train.ev
 averages solve the validation puzzles in 16 steps: `eval/exact` in log.jsonl, beside the seconds so far.
 Writes out/model at every checkpoint.
 
-The bundled trm_sudoku comes from the two commands above (docs/log.md). Gated norm, Muon and label smoothing
-are those of Speed is Confidence (arXiv:2601.19085) for one chain. `preset=trm_sudoku_fast` is TRM's mlp_t
-instead, and `stages=[{h_cycles: 1, l_cycles: 2, steps: 11200}, ...]` trains with fewer cycles before.
+The bundled trm_sudoku comes from the two commands above (docs/log.md); its halting threshold was set to 2
+after. Gated norm, Muon and label smoothing are those of Speed is Confidence (arXiv:2601.19085) for one chain.
+`preset=trm_sudoku_fast` is TRM's mlp_t instead, and `stages=[{h_cycles: 1, l_cycles: 2, steps: 11200}, ...]`
+trains with fewer cycles before.
 """
 
 from pydantic import Field

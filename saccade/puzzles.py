@@ -103,12 +103,13 @@ class PuzzleModel:
 
         if cells not in self._solvers:
             config = self.model.config
-            square = round(cells**0.5) ** 2 == cells
-            if not (config.any_side and square):
+            if not config.any_side:
                 raise SaccadeError(
                     f"this puzzle has {cells} cells, the model was trained on {config.seq_len}; give one of "
                     "that size, or another model"
                 )
+            if not cells or round(cells**0.5) ** 2 != cells:
+                raise SaccadeError(f"this puzzle has {cells} cells, which is no square board; make it square")
             self._solvers[cells] = Solver(self.model.resized(cells))
         return self._solvers[cells]
 

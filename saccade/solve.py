@@ -267,16 +267,19 @@ def as_batch(tokens, puzzle=None) -> dict:
     return {"tokens": tokens, "puzzle": np.asarray(rows, np.int32)}
 
 
-def measure(solver: Solver, tokens, right: Callable, puzzle=None, threshold: float = 0.0) -> dict[str, float]:
+def measure(
+    solver: Solver, tokens, right: Callable, puzzle=None, threshold: float | None = None
+) -> dict[str, float]:
     """Shares of puzzles solved, after all steps and when halting decides, from one pass.
 
     Args:
-        tokens: int (N, L).  right: int8 (N, L) answers -> bool (N,).  threshold: of halting.
+        tokens: int (N, L).  right: int8 (N, L) answers -> bool (N,).  threshold: of halting; None = the
+            model's.
     Returns: `exact`, solved after the last step; `exact_halting`, solved at each puzzle's own halting step;
         `mean_steps` of the latter.
     """
     found = solver.trace(tokens, puzzle)
-    halts = found["halting"] > threshold
+    halts = found["halting"] > halting_threshold(solver.model.config, threshold)
     halts[-1] = True
     step = halts.argmax(axis=0)
     own = found["cells"][step, np.arange(len(step))]

@@ -249,8 +249,9 @@ def test_a_model_without_places_takes_mazes_of_any_side():
     np.testing.assert_array_equal(found, Solver(large).fixed(mazes)[0])
     assert model.solver_for(25) is model.solver_for(25)  # compiled once
     assert model.solver_for(16) is model.solver
-    with pytest.raises(SaccadeError, match="has 20 cells"):
-        model.solve_many(np.ones((1, 20), np.int8))
+    for cells in (20, 0):
+        with pytest.raises(SaccadeError, match=f"has {cells} cells, which is no square board"):
+            model.solve_many(np.ones((1, cells), np.int8))
     with pytest.raises(ValueError, match="has weights for 16 cells only"):
         TRM(preset("trm_sudoku_4x4", **SMALL)).resized(25)
 

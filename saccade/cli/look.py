@@ -298,7 +298,10 @@ def list_models(json: bool = JsonOption) -> None:
     else:
         say("no models: train one with `saccade train RECIPE`")
     width = max(len(preset.name) for preset in architectures)
-    say("")
+    say(
+        "\narchitectures to train; a preset has no weights, and is not the model that may have its name",
+        "dim",
+    )
     wide = max(len(preset.kind) for preset in architectures)
     say(f"{'preset':<{width}}  {'kind':<{wide}}  {'parameters':>11}", "dim")
     for preset in architectures:

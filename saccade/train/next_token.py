@@ -6,6 +6,7 @@ from typing import Literal
 from keras import ops
 
 from saccade import losses
+from saccade.errors import SaccadeError
 
 BY_TOKEN = ("tokens", "image_mask", "targets")
 Averaging = Literal["token", "square", "sample"]
@@ -33,6 +34,10 @@ class NextToken:
 
     chunk: int = 2048
     averaging: Averaging = "token"
+
+    def __post_init__(self):
+        if self.averaging not in _EXPONENTS:
+            raise SaccadeError(f"averaging={self.averaging!r}; use one of {', '.join(_EXPONENTS)}")
 
     def initial_carry(self, model, batch) -> dict:
         return {}

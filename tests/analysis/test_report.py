@@ -219,7 +219,8 @@ class Script:
 def scripted_puzzles(kind, puzzles, answers, never):
     config = SimpleNamespace(halt_max_steps=4, halt_threshold=0.0, seq_len=puzzles.shape[1])
     model = SimpleNamespace(config=config, dtype_policy=SimpleNamespace(name="float32"))
-    return SimpleNamespace(kind=kind, model=model, solver=Script(answers, never))
+    script = Script(answers, never)
+    return SimpleNamespace(kind=kind, model=model, solver=script, solver_for=lambda cells: script)
 
 
 @pytest.mark.parametrize("kind", ["sudoku", "maze"])

@@ -10,6 +10,7 @@ from rich.console import Console
 from talks import IGNORED, golden_rows, rows_of, stream
 
 from saccade import backend
+from saccade.errors import SaccadeError
 from saccade.hub.nano_vlm import read_model
 from saccade.train import Part, TrainConfig, Trainer
 from saccade.train.next_token import NextToken, padding_last, token_weights
@@ -112,6 +113,11 @@ def test_the_loss_is_the_weighted_mean(model, batch):
         expected = np.average(each, weights=sizes ** (1.0 - exponent))
         found = loss_of(model, rows, NextToken(chunk=4, averaging=averaging))[0]
         assert found == pytest.approx(expected, abs=1e-5), averaging
+
+
+def test_an_unknown_averaging():
+    with pytest.raises(SaccadeError, match="averaging='tokens'; use one of token, square, sample"):
+        NextToken(averaging="tokens")
 
 
 def test_remat_trains_the_same(folder):
