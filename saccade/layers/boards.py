@@ -1,5 +1,7 @@
 """Mixers that know a board: which cells of a Sudoku share a unit, which cells of a maze lie side by side."""
 
+from abc import abstractmethod
+
 from keras import ops
 
 from saccade.layers.blocks import SwiGLU, product_scale, silu_product
@@ -41,9 +43,9 @@ class BoardMixer(SwiGLU):
         heard = ops.pad(ops.reshape(heard, (-1, self.tokens, self.dim)), ((0, 0), (prefix, 0), (0, 0)))
         return heard + ops.matmul(ops.mean(to_all, axis=1, keepdims=True), by_all)
 
+    @abstractmethod
     def _hear(self, said: list, kernels: list):
         """Each relation's (B, tokens, U) and its rows of `down` (U, D) -> what the board hears, (..., D)."""
-        raise NotImplementedError
 
 
 class UnitMixer(BoardMixer):
