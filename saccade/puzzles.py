@@ -60,7 +60,7 @@ class PuzzleModel:
         """
         kind = KINDS[self.kind]
         cells = kind.parse(puzzle) if isinstance(puzzle, str) else np.asarray(puzzle).ravel()
-        self.solver_for(len(cells))
+        self._check_size(len(cells))
         kind.check(cells)
         return self.solve_many(cells[None], mode, seed=seed, seconds=seconds)[0]
 
@@ -101,17 +101,20 @@ class PuzzleModel:
         """
         from saccade.solve import Solver
 
+        self._check_size(cells)
         if cells not in self._solvers:
-            config = self.model.config
-            if not config.any_side:
-                raise SaccadeError(
-                    f"this puzzle has {cells} cells, the model was trained on {config.seq_len}; give one of "
-                    "that size, or another model"
-                )
-            if not cells or round(cells**0.5) ** 2 != cells:
-                raise SaccadeError(f"this puzzle has {cells} cells, which is no square board; make it square")
             self._solvers[cells] = Solver(self.model.resized(cells))
         return self._solvers[cells]
+
+    def _check_size(self, cells: int) -> None:
+        config = self.model.config
+        if cells != config.seq_len and not config.any_side:
+            raise SaccadeError(
+                f"this puzzle has {cells} cells, the model was trained on {config.seq_len}; give one of that "
+                "size, or another model"
+            )
+        if not cells or round(cells**0.5) ** 2 != cells:
+            raise SaccadeError(f"this puzzle has {cells} cells, which is no square board; make it square")
 
 
 def read_puzzle_model(folder) -> PuzzleModel:
