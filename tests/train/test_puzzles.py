@@ -264,6 +264,19 @@ def test_mazes_of_another_side_go_on_from_small_ones(tmp_path):
         np.testing.assert_array_equal(to_numpy(own), to_numpy(other))
 
 
+def test_made_mazes_beside_those_of_a_file(files):
+    made = recipe.load_recipe("maze_fast")
+    given = [f"file={files}/two.npz", "more=3"]
+    trainer = made.recipe(recipe.make_config(made, given, smoke=True), None)
+    (stream,) = trainer.engine.streams.values()
+    draw, mazes = stream.objective.draw, maze.load(files / "two.npz")[0]
+    assert len(stream.source) == 4  # one of the file, the other is for validation
+    assert draw.mazes.shape == (4 * 8, 36)
+    assert (draw.mazes == mazes[0]).all(1).any()
+    assert not (draw.mazes == mazes[1]).all(1).any()
+    assert len({m.tobytes() for m in draw.mazes[8:]}) > 8
+
+
 def test_variants_are_drawn_as_often_as_what_they_come_from():
     made = recipe.load_recipe("sudoku_fast")
     given = ["made=3", "variants=4", "reveal=0.5", "stagger=true"]
