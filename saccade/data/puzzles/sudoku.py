@@ -14,6 +14,7 @@ import numpy as np
 
 from saccade.data.puzzles.moves import Moves
 from saccade.errors import SaccadeError, printable
+from saccade.progress import track
 
 BLANKS = ".0_*?xX"
 _BOXES = {16: 2, 81: 3}  # cells -> side of a box
@@ -275,9 +276,8 @@ def vary_all(puzzles, count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray
     Returns: int8 (N * count, cells) each.
     """
     puzzles = np.asarray(puzzles, np.int8)
-    made = np.concatenate(
-        _spread(_variants, [(puzzle, count, (seed, i)) for i, puzzle in enumerate(puzzles)])
-    )
+    jobs = [(puzzle, count, (seed, i)) for i, puzzle in enumerate(puzzles)]
+    made = np.concatenate(_spread(_variants, jobs, "making variants"))
     return made[:, 0], made[:, 1]
 
 
@@ -348,13 +348,13 @@ def check_all(puzzles) -> np.ndarray:
 
     Raises: SaccadeError: see `check`.
     """
-    return np.stack(_spread(check, list(puzzles)))
+    return np.stack(_spread(check, list(puzzles), "checking puzzles"))
 
 
-def _spread(function, jobs: list) -> list:
-    """The function of every job; of many jobs, in one process a core."""
+def _spread(function, jobs: list, label: str) -> list:
+    """The function of every job; of many jobs, in one process a core. A bar shows how far it is."""
     if len(jobs) < _WORTH_PROCESSES:
-        return [function(job) for job in jobs]
+        return list(track(map(function, jobs), len(jobs), label))
     # An executor, not a Pool: a script without `if __name__ == "__main__"` then fails, where it would hang.
     with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
-        return list(pool.map(function, jobs, chunksize=8))
+        return list(track(pool.map(function, jobs, chunksize=8), len(jobs), label))
