@@ -107,6 +107,11 @@ def main() -> None:
     parser.add_argument(
         "--prefix", nargs="+", type=int, help="prefix tokens; default: the fastest known of each"
     )
+    parser.add_argument(
+        "--kernels",
+        action="store_true",
+        help="use saccade.kernels; of mlp_t they take --prefix 7",
+    )
     parser.add_argument("--unroll", action="store_true", help="unroll the cycles without gradient")
     parser.add_argument("--remat", action="store_true", help="recompute activations in the backward pass")
     parser.add_argument("--ffn", default="swiglu", choices=("swiglu", "gated_norm"))
@@ -123,7 +128,12 @@ def main() -> None:
     steps = options.steps or (5 if on_cpu else 30)
     precision = "float32" if on_cpu else "mixed_bfloat16"
     train = TrainConfig(
-        learning_rate=1e-4, weight_decay=1.0, optimizer=options.optimizer, clip_norm=None, ema_decay=0.999
+        learning_rate=1e-4,
+        weight_decay=1.0,
+        optimizer=options.optimizer,
+        clip_norm=None,
+        ema_decay=0.999,
+        kernels=options.kernels,
     )
     print(f"batch {batch}, dim {dim}, h/l cycles {options.cycles}, {precision}, {options.optimizer}")
     for mixer in options.mixer:

@@ -120,6 +120,22 @@ def _forward_only() -> Generator[None, None, None]:
         _no_gradient.reset(token)
 
 
+def without_gradient(function: Callable, *args):
+    """`function(*args)`, its result a constant, and so is all that it uses: nothing is kept for a gradient.
+
+    Stopping the gradient of the result alone would still prepare that of the weights within.
+    """
+    if name() != "jax":
+        import torch
+
+        with torch.no_grad():
+            return function(*args)
+    import jax
+
+    pure, weights = jax.closure_convert(function, *args)
+    return pure(*jax.lax.stop_gradient((*args, *weights)))
+
+
 @functools.cache
 def multiplies_bfloat16() -> bool:
     """Whether this is a CPU with instructions for products of bfloat16 matrices, and JAX, which uses them."""
@@ -310,6 +326,19 @@ def device_name() -> str:
     import torch
 
     return torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+
+
+def compute_capability() -> tuple[int, int] | None:
+    """Of the Nvidia GPU that JAX computes on, such as (9, 0) of an H100; None elsewhere."""
+    if name() != "jax":
+        return None
+    import jax
+
+    found = getattr(jax.devices()[0], "compute_capability", None)
+    if found is None or jax.default_backend() != "gpu":
+        return None
+    major, minor = map(int, found.split("."))
+    return major, minor
 
 
 def fewest_rows() -> int:

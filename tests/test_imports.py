@@ -15,7 +15,7 @@ HEAVY = ("keras", "jax", "torch", "tensorflow")
 ROWS = (
     ("errors", "files", "progress"),
     ("data", "metrics", "config", "draw"),
-    ("backend", "model", "layers", "losses"),
+    ("backend", "kernels", "model", "layers", "losses"),
     ("fusion", "recursion"),
     ("decoding",),
     ("generate",),

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from saccade import backend
+from saccade import backend, kernels
 from saccade.layers.attention import Attention
 from saccade.layers.cache import place
 from saccade.layers.mlp import MLP, contract
@@ -49,6 +49,8 @@ class SwiGLU(keras.layers.Layer):
         self.down.build((None, self.mlp_dim))
 
     def call(self, x):
+        if self.axis == -1 and not self.gated_norm and kernels.swiglu_fits(x, self.mlp_dim):
+            return kernels.swiglu(x, self.gate_up.kernel, self.down.kernel)
         pairs, axis = self._pairs(x)
         result = contract(self.down, silu_product(pairs, axis), self.axis)
         if not self.gated_norm:

@@ -2,6 +2,7 @@
 
 import keras
 
+from saccade import kernels
 from saccade.layers.attention import Attention
 from saccade.layers.blocks import MLP, SwiGLU
 from saccade.layers.boards import NeighbourMixer, UnitMixer
@@ -66,6 +67,7 @@ class ReasoningBlock(keras.layers.Layer):
         self.norm_position = norm_position
         self.epsilon = epsilon
         self.mix_axis = 0 if mixer == "mlp_t" else -1
+        self.mixed_at_once = (mixer, ffn, norm_type, norm_position) == ("mlp_t", "swiglu", "rms", "post")
         normal = keras.initializers.LecunNormal  # truncated; an instance a kernel, else they start equal
         policy = self.dtype_policy
         if mixer == "mlp_t":
@@ -102,7 +104,10 @@ class ReasoningBlock(keras.layers.Layer):
             scores.append(found)
             return mixed
 
-        z = self._sublayer(z, mix, self.mix_axis)
+        if self.mixed_at_once and kernels.mixer_fits(z, self.mixer.mlp_dim):
+            z = kernels.mixed(z, self.mixer.gate_up.kernel, self.mixer.down.kernel, self.epsilon)
+        else:
+            z = self._sublayer(z, mix, self.mix_axis)
         z = self._sublayer(z, self.mlp, -1)
         return (z, *scores) if return_scores else z
 

@@ -279,10 +279,18 @@ class TRM(Model):
         """The same weights for boards of another size. Raises: ValueError: not `any_side`, or no square."""
         if not self.config.any_side:
             raise ValueError(f"mixer={self.config.mixer!r} has weights for {self.config.seq_len} cells only")
-        other = type(self)(replace(self.config, seq_len=seq_len), dtype=self.dtype_policy, name=self.name)
-        for own, mine in zip(other.variables, self.variables, strict=True):
-            own.assign(mine.value)
+        return self.changed(seq_len=seq_len)
+
+    def changed(self, **fields) -> "TRM":
+        """The same weights with other settings, such as more cycles. Raises: ValueError: they fit no weights."""
+        other = type(self)(replace(self.config, **fields), dtype=self.dtype_policy, name=self.name)
+        other.copy_from(self)
         return other
+
+    def copy_from(self, other: "TRM") -> None:
+        """Take another's weights. Raises: ValueError: of other shapes."""
+        for own, theirs in zip(self.variables, other.variables, strict=True):
+            own.assign(theirs.value)
 
     def layout(self, batch) -> None:
         """Nothing: prefix and length are the config's."""

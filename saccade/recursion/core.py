@@ -5,6 +5,8 @@ from functools import partial
 import keras
 from keras import ops
 
+from saccade import backend
+
 
 class BlockStack(keras.layers.Layer):
     """Blocks one after another: the net f of a recursion.
@@ -114,8 +116,7 @@ class RecursiveCore(keras.layers.Layer):
             return state
 
         if self.h_cycles > 1:
-            z_h, z_l = settle(*(ops.stop_gradient(t) for t in (z_h, z_l, x)))
-            z_h, z_l = ops.stop_gradient(z_h), ops.stop_gradient(z_l)
+            z_h, z_l = backend.without_gradient(settle, z_h, z_l, x)
         z_l = refine(z_h, z_l, x, self.one_step)
         if return_scores:
             z_h, scores = high(z_h + z_l, return_scores=True)

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import keras
 from keras import ops
 
-from saccade import backend
+from saccade import backend, kernels
 from saccade.errors import SaccadeError
 from saccade.train import optim, queue
 from saccade.train.config import TrainConfig
@@ -100,7 +100,8 @@ class Engine:
     def program(self, state: dict, update: bool = True) -> backend.Program:
         """The compiled step. There is one for each `update`: a state of other shapes is refused."""
         if update not in self._programs:
-            self._programs[update] = backend.program(self._step, state, update=update)
+            with kernels.allowed(self.config.kernels):
+                self._programs[update] = backend.program(self._step, state, update=update)
         return self._programs[update]
 
     def _loss(self, trained: list, state: dict):

@@ -78,6 +78,8 @@ class PuzzleConfig(BaseModel):
     Args:
         preset, model: of saccade.models.trm, and fields of it to replace.  init: a model directory to start
         from instead of the preset.  batch: rows that reason at once.
+        solve: fields to replace once it has learnt, for validation and in what is written: with more h_cycles
+        than it was trained with a model may solve more.
         smoothing, stablemax: of the cells' cross-entropy.  halt_weight, exploration, stagger: see Recursive.
     """
 
@@ -85,6 +87,7 @@ class PuzzleConfig(BaseModel):
 
     preset: str
     model: dict = {}
+    solve: dict = {}
     init: str | None = None
     precision: Precision = "mixed_bfloat16"
     batch: int = 768
@@ -130,25 +133,42 @@ def build(
                 f"{getattr(model.config, key)}; leave {key} to the puzzles, or start from another model"
             )
     if start is not None:
-        for own, other in zip(model.variables, start.variables, strict=True):
-            own.assign(other.value)
+        model.copy_from(start)
     task = Fill(config.smoothing, config.stablemax)
     learn = WinnerTakesAll if model.config.num_chains > 1 else Recursive
     objective = learn(
         task, exploration=config.exploration, halt_weight=config.halt_weight, stagger=config.stagger
     )
     stream = Stream(Indices(size), collate_indices, Drawn(objective, draw), config.batch)
-    solver = Solver(model)
+    solving = _for_solving(model, config.solve)
+    solver = Solver(solving)
+
+    def learnt() -> TRM:
+        if solving is not model:
+            solving.copy_from(model)
+        return solving
 
     def export(trainer: Trainer) -> None:
         if out_dir is not None:
             if config.train.ema_decay:
                 trainer.use_ema()
-            trainer.model.save(out_dir / "model", dtype="bfloat16")
+            learnt().save(out_dir / "model", dtype="bfloat16")
 
-    return Trainer(
-        model, {name: stream}, config.train, out_dir, on_save=export, evaluate=lambda _: evaluate(solver)
-    )
+    def score(_: Trainer) -> dict[str, float]:
+        learnt()
+        return evaluate(solver)
+
+    return Trainer(model, {name: stream}, config.train, out_dir, on_save=export, evaluate=score)
+
+
+def _for_solving(model: TRM, fields: dict) -> TRM:
+    """The model itself, or one of its weights with other settings."""
+    if not fields:
+        return model
+    try:
+        return model.changed(**fields)
+    except (TypeError, ValueError) as error:
+        raise SaccadeError(f"solve={fields} does not fit the model: {error}") from error
 
 
 def _architecture(config: PuzzleConfig, changes: dict) -> TRMConfig:

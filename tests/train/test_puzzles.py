@@ -290,6 +290,24 @@ def test_variants_are_drawn_as_often_as_what_they_come_from():
     assert sudoku.solved(table, grids).all()
 
 
+def test_what_is_solved_with_is_validated_and_written(tmp_path):
+    made = recipe.load_recipe("sudoku_fast")
+    given = [
+        "solve={h_cycles: 5, halt_threshold: 1.5}",
+        "model={dim: 8, multiple: 8, h_cycles: 2, l_cycles: 1}",
+    ]
+    trainer = made.recipe(recipe.make_config(made, [*given, "train.ema_decay=0.5"], smoke=True), tmp_path)
+    trainer.fit()
+    trainer.use_ema()
+    assert trainer.model.config.h_cycles == 2  # it learns with these
+    written = TRM.load(tmp_path / "model")
+    assert (written.config.h_cycles, written.config.halt_threshold) == (5, 1.5)
+    for own, averaged in zip(written.variables, trainer.model.variables, strict=True):  # bfloat16
+        np.testing.assert_allclose(to_numpy(own.value), to_numpy(averaged.value), rtol=1e-2, atol=1e-6)
+    with pytest.raises(SaccadeError, match="solve=.*'cycles'"):
+        made.recipe(recipe.make_config(made, ["solve={cycles: 3}"], smoke=True), None)
+
+
 def test_the_puzzles_decide_the_size_of_a_model(files):
     made = recipe.load_recipe(RECIPES / "sudoku_trm.py")
     small = json.dumps({"dim": 16, "num_heads": 2, "multiple": 8})

@@ -1,0 +1,107 @@
+"""The kernels for Hopper GPUs against plain operations: `python benchmarks/kernels.py [--rows 768]`.
+
+For each kernel, how far its result and its gradients are from float32's, beside how far plain bfloat16 is,
+and the time of both, forward alone and with the gradient. Without such a GPU there is nothing to measure.
+"""
+
+import argparse
+import time
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+
+from saccade import backend
+
+LENGTH, DIM = 88, 512
+EPSILON = 1e-5
+
+
+def gate(pairs, axis: int):
+    gate, up = jnp.split(pairs, 2, axis=axis)
+    wide = gate.astype("float32")
+    return (wide * jax.nn.sigmoid(wide) * up.astype("float32")).astype(pairs.dtype)
+
+
+def plain_swiglu(x, kernel, down):
+    return gate(x @ kernel, 1) @ down
+
+
+def plain_mixed(x, kernel, down):
+    total = (x + down.T @ gate(kernel.T @ x, 0)).astype("float32")
+    scale = jax.lax.rsqrt(jnp.mean(total**2, axis=0, keepdims=True) + EPSILON)
+    return (total * scale).astype(x.dtype)
+
+
+def drawn(seed: int, *shapes) -> list:
+    """bfloat16; what is multiplied by a matrix keeps its size."""
+    keys = jax.random.split(jax.random.key(seed), len(shapes))
+    scales = [1.0, *(shape[0] ** -0.5 for shape in shapes[1:])]
+    return [
+        (scale * jax.random.normal(key, shape)).astype("bfloat16")
+        for key, shape, scale in zip(keys, shapes, scales, strict=True)
+    ]
+
+
+def with_gradient(function, given, *args):
+    result, back = jax.vjp(function, *args)
+    return (result, *back(given))
+
+
+def milliseconds(function, *args, times: int = 30) -> float:
+    for _ in range(3):
+        jax.block_until_ready(function(*args))
+    begin = time.perf_counter()
+    for _ in range(times):
+        found = function(*args)
+    jax.block_until_ready(found)
+    return 1000 * (time.perf_counter() - begin) / times
+
+
+def compare(name: str, kernel, plain, args: list) -> None:
+    given = drawn(9, args[0].shape)[0]
+    ways = {"kernel": kernel, "plain": plain}
+    wide = [t.astype("float32") for t in (given, *args)]
+    with jax.default_matmul_precision("highest"):
+        exact = jax.jit(partial(with_gradient, plain))(*wide)
+    for way, function in ways.items():
+        found = jax.jit(partial(with_gradient, function))(given, *args)
+        far = [
+            float(jnp.linalg.norm(a.astype("float32") - b) / jnp.linalg.norm(b))
+            for a, b in zip(found, exact, strict=True)
+        ]
+        forward = milliseconds(jax.jit(function), *args)
+        both = milliseconds(jax.jit(partial(with_gradient, function)), given, *args)
+        print(
+            f"{name:7} {way:7} forward {forward:6.3f} ms, with gradient {both:6.3f} ms; "
+            f"off by {', '.join(f'{value:.1e}' for value in far)}",
+            flush=True,
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rows", type=int, default=768, help=f"of {LENGTH} tokens and {DIM} channels")
+    options = parser.parse_args()
+    if backend.compute_capability() != (9, 0):
+        print(f"{backend.device_name()}: no Hopper GPU, nothing to measure")
+        return
+    from saccade.kernels import gated, sequence
+
+    print("off: result, gradients by x, kernel, down, against float32")
+    compare(
+        "swiglu",
+        gated.swiglu,
+        plain_swiglu,
+        drawn(0, (LENGTH * options.rows, DIM), (DIM, 3 * DIM * 2), (3 * DIM, DIM)),
+    )
+    compare(
+        "mixed",
+        lambda *args: sequence.mixed(*args, EPSILON),
+        plain_mixed,
+        drawn(1, (LENGTH, options.rows * DIM), (LENGTH, 512), (256, LENGTH)),
+    )
+
+
+if __name__ == "__main__":
+    main()

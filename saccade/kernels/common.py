@@ -1,0 +1,48 @@
+"""What the kernels share: memory layouts, the launch, and the gate as the GPU computes it fast."""
+
+import jax
+import jax.numpy as jnp
+from jax.experimental.pallas import mosaic_gpu as plgpu
+
+ROWS = 64  # of a product, for each group of warps: what the tensor unit takes at once
+
+
+def bank_tiles(columns: int) -> tuple:
+    """Transforms of shared memory, (.., columns) in bfloat16, that copies and products read in one go."""
+    swizzle = plgpu.find_swizzle(columns * 16)
+    return plgpu.TilingTransform((8, swizzle // 2)), plgpu.SwizzleTransform(swizzle)
+
+
+def multiprocessors() -> int:
+    """Of the GPU that the program is for."""
+    return jax.devices()[0].core_count
+
+
+def launch(body, out_type, groups: int, blocks: int, scratch=(), cluster: int = 1):
+    """The kernel of `body`: `blocks` blocks of `groups` warpgroups; axes: `grid`, `cluster`, `group`."""
+    return plgpu.kernel(
+        body,
+        out_type=out_type,
+        scratch_types=scratch,
+        grid=(blocks // cluster,),
+        grid_names=("grid",),
+        cluster=(cluster,),
+        cluster_names=("cluster",),
+        num_threads=groups,
+        thread_name="group",
+        compiler_params=plgpu.CompilerParams(
+            lowering_semantics=plgpu.LoweringSemantics.Warpgroup, approx_math=True
+        ),
+    )
+
+
+def sigmoid(x):
+    """By the tangent, which the GPU has as one instruction."""
+    return 0.5 + 0.5 * jnp.tanh(0.5 * x)
+
+
+def silu_gradients(gate, up, given):
+    """Gradients of silu(gate) * up by gate and up, given that by the product; and the product itself."""
+    share = sigmoid(gate)
+    half = gate * share
+    return given * up * (share + half * (1 - share)), given * half, half * up
