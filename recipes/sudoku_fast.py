@@ -3,7 +3,7 @@
     saccade train recipes/sudoku_fast.py train_file=train.txt val_file=val.txt --out runs/first
     saccade train recipes/sudoku_fast.py train_file=train.txt val_file=val.txt init=runs/first/model \\
         seed=3 reveal=0.3 'model={h_cycles: 3, l_cycles: 6}' train.learning_rate=0.01 train.steps=7500 \\
-        --out runs/second
+        'solve={h_cycles: 8, halt_threshold: 2}' --out runs/second
     saccade train recipes/sudoku_fast.py --smoke
 
 Both files hold one puzzle a line; without them, puzzles are made. Training puzzles, and `variants` made near
@@ -11,8 +11,8 @@ each, are turned around on the device, a new way for every draw. Every `train.ev
 averages solve the validation puzzles in 16 steps: `eval/exact` in log.jsonl, beside the seconds so far.
 Writes out/model at every checkpoint.
 
-The bundled trm_sudoku comes from the two commands above (docs/log.md); its halting threshold was set to 2
-after. Gated norm, Muon and label smoothing are those of Speed is Confidence (arXiv:2601.19085) for one chain.
+The bundled trm_sudoku comes from the two commands above (docs/log.md). Gated norm, Muon and label smoothing
+are those of Speed is Confidence (arXiv:2601.19085) for one chain.
 `preset=trm_sudoku_fast` is TRM's mlp_t instead, and `stages=[{h_cycles: 1, l_cycles: 2, steps: 11200}, ...]`
 trains with fewer cycles before.
 """
