@@ -18,6 +18,7 @@ import numpy as np
 from saccade import backend
 from saccade.data.puzzles import sudoku
 from saccade.evaluation import environment
+from saccade.layers.boards import NEIGHBOURS, OF_A_UNIT
 from saccade.models.trm import TRM, TRMConfig, preset
 from saccade.train.config import TrainConfig
 from saccade.train.engine import Engine
@@ -26,6 +27,7 @@ from saccade.train.puzzles import Drawn, Fill, SudokuSymmetries
 from saccade.train.stream import Stream
 
 FASTEST_PREFIX = {"mlp_t": [0], "attention": [7], "units": [1], "candidates": [1], "neighbours": [1]}
+WITH_KERNELS = {"mlp_t": [7]}  # 88 tokens
 
 
 def flops_per_sample(config: TRMConfig) -> float:
@@ -37,11 +39,12 @@ def flops_per_sample(config: TRMConfig) -> float:
         mix = 3 * length * dim * _inner(config, length)
     elif config.mixer in ("units", "candidates"):
         # Gate and up of every token; down of the rows, columns, boxes, (cells) and the board.
-        parts, cells = (4, 0) if config.digits == 1 else (5, config.seq_len)
+        parts = len(OF_A_UNIT) + (config.digits > 1)
+        cells = config.seq_len if config.digits > 1 else 0
         means = 3 * config.box**2 * config.digits + cells + 1
         mix = dim * config.unit_dim * (2 * parts * length + means)
-    elif config.mixer == "neighbours":  # gate, up and down of every token, five parts
-        mix = 3 * 5 * length * dim * config.unit_dim
+    elif config.mixer == "neighbours":  # gate, up and down of every token
+        mix = 3 * (len(NEIGHBOURS) + 1) * length * dim * config.unit_dim
     else:
         mix = 4 * length * dim * dim + 2 * length * length * dim
     call = 2 * (channels + mix)
@@ -110,7 +113,7 @@ def main() -> None:
     parser.add_argument(
         "--kernels",
         action="store_true",
-        help="use saccade.kernels; of mlp_t they take --prefix 7",
+        help="use saccade.kernels where they fit, on a Hopper GPU",
     )
     parser.add_argument("--unroll", action="store_true", help="unroll the cycles without gradient")
     parser.add_argument("--remat", action="store_true", help="recompute activations in the backward pass")
@@ -137,7 +140,8 @@ def main() -> None:
     )
     print(f"batch {batch}, dim {dim}, h/l cycles {options.cycles}, {precision}, {options.optimizer}")
     for mixer in options.mixer:
-        for prefix in options.prefix or FASTEST_PREFIX[mixer]:
+        fastest = WITH_KERNELS if options.kernels and mixer in WITH_KERNELS else FASTEST_PREFIX
+        for prefix in options.prefix or fastest[mixer]:
             config = preset(
                 "trm_sudoku",
                 mixer=mixer,

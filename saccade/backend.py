@@ -131,9 +131,13 @@ def without_gradient(function: Callable, *args):
         with torch.no_grad():
             return function(*args)
     import jax
+    from jax.extend import core
 
-    pure, weights = jax.closure_convert(function, *args)
-    return pure(*jax.lax.stop_gradient((*args, *weights)))
+    # jax.closure_convert would do, but keeps what it converted, weights and all, for good.
+    traced, result = jax.make_jaxpr(function, return_shape=True)(*args)
+    constant = core.ClosedJaxpr(traced.jaxpr, jax.lax.stop_gradient(list(traced.consts)))
+    flat = core.jaxpr_as_fun(constant)(*jax.tree.leaves(jax.lax.stop_gradient(args)))
+    return jax.tree.unflatten(jax.tree.structure(result), flat)
 
 
 @functools.cache

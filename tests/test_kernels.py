@@ -1,4 +1,6 @@
-"""Kernels for Hopper GPUs: which shapes they take, that this JAX lowers them, and on such a GPU their values."""
+"""Kernels for Hopper GPUs: which shapes they take, that this JAX lowers them, and their values on a GPU."""
+
+import contextlib
 
 import jax
 import jax.numpy as jnp
@@ -6,8 +8,16 @@ import numpy as np
 import pytest
 
 from saccade import backend, kernels
+from saccade.data.puzzles import sudoku
+from saccade.errors import SaccadeError
 from saccade.kernels import gated, sequence
-from saccade.layers.blocks import SwiGLU
+from saccade.layers.reasoning import ReasoningBlock
+from saccade.models.trm import TRM, preset
+from saccade.train.config import TrainConfig
+from saccade.train.engine import Engine
+from saccade.train.objectives import Recursive
+from saccade.train.puzzles import Drawn, Fill, SudokuSymmetries
+from saccade.train.stream import Stream
 
 SWIGLU = (768, 64), (64, 2 * 128), (128, 64)
 MIXED = (16, 512), (16, 2 * 64), (64, 16)
@@ -39,7 +49,7 @@ def hopper(monkeypatch):
     """As if the program were for an H100."""
     for module in (gated, sequence):
         monkeypatch.setattr(module, "multiprocessors", lambda: 132)
-    monkeypatch.setattr(kernels, "_device_fits", lambda: True)
+    monkeypatch.setattr(kernels, "_check_device", lambda: None)
 
 
 @pytest.mark.parametrize(("function", "shapes"), [(gated.swiglu, SWIGLU), (mixed, MIXED)])
@@ -63,9 +73,17 @@ def test_this_jax_lowers_them_for_the_gpu(hopper, function, shapes):
 )
 def test_which_swiglu_fits(hopper, shape, inner, fits):
     x = jax.ShapeDtypeStruct(shape, "bfloat16") if None not in shape else _Unknown()
-    with kernels.allowed():
+    with fitting():
         assert kernels.swiglu_fits(x, inner) is fits
     assert not kernels.swiglu_fits(x, inner)  # nobody allowed it
+
+
+@contextlib.contextmanager
+def fitting():
+    """As within `allowed`, where nothing need be used in the end."""
+    token = kernels._used.set(set())
+    yield
+    kernels._used.reset(token)
 
 
 class _Unknown:
@@ -80,77 +98,115 @@ class _Unknown:
         ((81, 768, 512), 256, False),  # no multiple of 8
         ((104, 768, 512), 256, False),  # longer than a tile
         ((88, 768, 512), 512, False),  # its kernels do not fit beside the tiles
-        ((88, 3, 500), 256, False),
+        ((88, 769, 500), 256, False),  # columns that fill no tile
+        ((88, 3, 512), 256, False),  # too few
+        ((88, 768, 512), 96, False),
+        ((88, 768, 512), 64, True),
     ],
 )
 def test_which_mixer_fits(hopper, shape, inner, fits):
-    with kernels.allowed():
+    with fitting():
         assert kernels.mixer_fits(jax.ShapeDtypeStruct(shape, "bfloat16"), inner) is fits
         assert not kernels.mixer_fits(jax.ShapeDtypeStruct(shape, "float32"), inner)
 
 
-def test_no_kernel_without_such_a_gpu():
-    kernels._device_fits.cache_clear()
-    with kernels.allowed():
-        assert not kernels.swiglu_fits(jax.ShapeDtypeStruct((8192, 512), "bfloat16"), 1536)
+def test_asked_for_where_they_do_not_run():
+    with pytest.raises(SaccadeError, match="this is jax on cpu"), kernels.allowed():
+        pass
 
 
-def test_a_layer_calls_the_kernel_where_it_fits(hopper, monkeypatch):
-    monkeypatch.setattr(kernels, "FEWEST", 0)
-    layer = SwiGLU(64, 128, dtype="mixed_bfloat16")
-    layer.build()
-
-    def kernels_in(yes):
-        with kernels.allowed(yes):
-            lowered = (
-                jax.jit(lambda x: layer(x))
-                .trace(jnp.zeros((256, 64), "bfloat16"))
-                .lower(lowering_platforms=("cuda",))
-            )
-        return lowered.as_text().count("custom_call @mosaic_gpu")
-
-    assert (kernels_in(True), kernels_in(False)) == (1, 0)
-
-
-def test_untried_jax_is_told_and_gets_plain_operations(monkeypatch, caplog):
+def test_asked_for_with_another_jax(monkeypatch):
     monkeypatch.setattr(backend, "compute_capability", lambda: (9, 0))
-    monkeypatch.setattr(kernels, "VERSIONS", ((0, 1), (0, 2)))
-    kernels._device_fits.cache_clear()
-    try:
-        assert not kernels._device_fits()
-        assert f"JAX {jax.__version__}" in caplog.text
-        assert "0.1 to 0.2" in caplog.text
-    finally:
-        kernels._device_fits.cache_clear()
+    monkeypatch.setattr(kernels, "VERSION", (0, 2))
+    with pytest.raises(SaccadeError, match=rf"JAX 0\.2, this is {jax.__version__}"), kernels.allowed():
+        pass
+
+
+def engine(**settings) -> Engine:
+    model = TRM(
+        preset("trm_sudoku", prefix_tokens=7, dim=64, num_heads=2, h_cycles=2, l_cycles=1, multiple=128),
+        dtype="mixed_bfloat16",
+    )
+    rng = np.random.default_rng(0)
+    grid = sudoku.generate(rng)[1][None]
+    draw = SudokuSymmetries(np.where(rng.random(grid.shape) < 0.5, grid, 0), grid)
+    stream = Stream([0], list, Drawn(Recursive(Fill()), draw), 32)
+    return Engine(model, {"sudoku": stream}, TrainConfig(**settings))
+
+
+def lowered_step(built: Engine) -> str:
+    """The training step, lowered for a GPU."""
+    index = {"index": backend.to_device(np.zeros(32, np.int32))}
+    state = built.initial_state({"sudoku": index})
+    found = []
+
+    def program(jitted, *args, **static):
+        found.append(jitted.trace(*args, **static).lower(lowering_platforms=("cuda",)).as_text())
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(backend, "program", program)
+        built.program(state)
+    return found[0]
+
+
+def test_the_trainer_uses_them_where_it_is_asked_to(hopper, monkeypatch):
+    monkeypatch.setattr(kernels, "FEWEST", 0)
+    asked, plain = lowered_step(engine(kernels=True)), lowered_step(engine())
+    # Each kernel forward without a gradient (the first cycle), forward with one, and backward.
+    assert asked.count("custom_call @mosaic_gpu") == 6
+    assert "mosaic_gpu" not in plain
+
+
+def test_the_trainer_says_where_none_fits(hopper):
+    with pytest.raises(SaccadeError, match="no layer takes one"):
+        lowered_step(engine(kernels=True))
+
+
+def test_layers_hand_the_kernels_what_they_take(hopper, monkeypatch):
+    """Plain operations in place of the kernels: a block gives what it gives without them."""
+    widths = {"mixer": "mlp_t", "seq_len": 88, "seq_mlp_dim": 64}
+    block = ReasoningBlock(64, 128, **widths, epsilon=0.01, dtype="mixed_bfloat16")
+    block.build()
+    z = jnp.asarray(np.random.default_rng(1).normal(size=(88, 32, 64)), "bfloat16")
+    expected = block(z)
+    monkeypatch.setattr(kernels, "FEWEST", 0)
+    monkeypatch.setattr(gated, "swiglu", plain_swiglu)
+    monkeypatch.setattr(sequence, "mixed", plain_mixed)
+    with kernels.allowed():
+        found = block(z)
+    off = jnp.abs((found - expected).astype("float32"))
+    assert off.max() < 0.04  # bfloat16 near 3
+    assert off.mean() < 2e-3
+
+
+def plain_swiglu(x, kernel, down):
+    gate, up = jnp.split((x @ kernel).astype("float32"), 2, axis=1)
+    return (gate * jax.nn.sigmoid(gate) * up).astype(x.dtype) @ down
+
+
+def plain_mixed(x, kernel, down, epsilon):
+    gate, up = jnp.split((kernel.T @ x).astype("float32"), 2, axis=0)
+    total = (x + down.T @ (gate * jax.nn.sigmoid(gate) * up).astype(x.dtype)).astype("float32")
+    return (total * jax.lax.rsqrt(jnp.mean(total**2, axis=0) + epsilon)).astype(x.dtype)
 
 
 @pytest.mark.gpu
 @pytest.mark.parametrize(
     ("function", "plain", "shapes"),
     [
-        (gated.swiglu, "swiglu", ((67_584, 512), (512, 3072), (1536, 512))),
-        (gated.swiglu, "swiglu", ((8_192, 576), (576, 3072), (1536, 576))),
-        (mixed, "mixed", ((88, 65_536), (88, 512), (256, 88))),
-        (mixed, "mixed", ((96, 65_536), (96, 128), (64, 96))),
+        (gated.swiglu, plain_swiglu, ((67_584, 512), (512, 3072), (1536, 512))),
+        (gated.swiglu, plain_swiglu, ((8_192, 576), (576, 3072), (1536, 576))),
+        (mixed, lambda *args: plain_mixed(*args, 1e-5), ((88, 65_536), (88, 512), (256, 88))),
+        (mixed, lambda *args: plain_mixed(*args, 1e-5), ((96, 65_536), (96, 128), (64, 96))),
     ],
 )
 def test_values_and_gradients_are_float32s(function, plain, shapes):
     """Many tiles a multiprocessor: what one leaves in shared memory must not reach the next."""
     given, *args = drawn(3, shapes[0], *shapes)
 
-    def reference(x, kernel, down):
-        along = 1 if plain == "swiglu" else 0
-        pairs = x @ kernel if along else kernel.T @ x
-        gate, up = jnp.split(pairs, 2, axis=along)
-        hidden = gate * jax.nn.sigmoid(gate) * up
-        if along:
-            return hidden @ down
-        total = x + down.T @ hidden
-        return total * jax.lax.rsqrt(jnp.mean(total**2, axis=0) + 1e-5)
-
     wide = [t.astype("float32") for t in (given, *args)]
     with jax.default_matmul_precision("highest"):
-        exact = jax.jit(with_gradient(reference))(*wide)
+        exact = jax.jit(with_gradient(plain))(*wide)
     for _ in range(3):  # a race would not be the same each time
         for found, wanted in zip(jax.jit(with_gradient(function))(given, *args), exact, strict=True):
             off = jnp.linalg.norm(found.astype("float32") - wanted) / jnp.linalg.norm(wanted)

@@ -1,56 +1,68 @@
 """Kernels for Hopper GPUs (H100, H200): SwiGLU and the mixer of mlp_t in fewer passes over memory.
 
 Within `allowed`, layers ask `swiglu_fits` and `mixer_fits` and call `swiglu` and `mixed` where the answer is
-yes: bfloat16, JAX, one GPU, shapes that fill its tiles. Everywhere else they compute the same by plain
-operations. Written in Pallas, whose part for Hopper changes between versions of JAX: others than VERSIONS get
-plain operations, and are told (docs/decisions/0017).
+yes: bfloat16 and shapes that fill the kernels' tiles. Elsewhere they compute the same by plain operations.
+Written in Pallas, whose part for Hopper changes between versions of JAX (docs/decisions/0017).
 """
 
 import contextlib
 import contextvars
-import functools
-import logging
 import math
 from collections.abc import Generator
 
 from keras import ops
 
 from saccade import backend
+from saccade.errors import SaccadeError
 
-VERSIONS = ((0, 10), (0, 11))  # of JAX, first and last that the kernels were tried with
+VERSION = (0, 11)  # of JAX, with which the kernels were run
 FEWEST = 2**23  # of rows times inner channels: below, the GPU's tiles are too few for its multiprocessors
-_allowed = contextvars.ContextVar("kernels_allowed", default=False)
+# The names of the kernels used so far, where they are allowed.
+_used: contextvars.ContextVar[set[str] | None] = contextvars.ContextVar("kernels_used", default=None)
 
 
 @contextlib.contextmanager
-def allowed(yes: bool = True) -> Generator[None]:
-    """What is traced within may use the kernels, or with `yes=False` may not."""
-    token = _allowed.set(yes)
+def allowed() -> Generator[None]:
+    """What is traced within uses the kernels where they fit.
+
+    Raises: SaccadeError: they do not run here, or in the end none of them fitted.
+    """
+    _check_device()
+    used: set[str] = set()
+    token = _used.set(used)
     try:
         yield
     finally:
-        _allowed.reset(token)
+        _used.reset(token)
+    if not used:
+        raise SaccadeError(
+            "kernels are asked for, but no layer takes one: they need mixed_bfloat16, SwiGLU of more than "
+            f"{FEWEST:,} rows times inner channels, and for mlp_t 88 or 96 tokens; leave train.kernels out"
+        )
 
 
-@functools.cache
-def _device_fits() -> bool:
+def _check_device() -> None:
     if backend.compute_capability() != (9, 0):
-        return False
+        raise SaccadeError(
+            f"kernels are for JAX on a Hopper GPU (H100, H200), this is {backend.name()} on "
+            f"{backend.device_name()}; leave train.kernels out"
+        )
     import jax
 
-    if len(jax.devices()) > 1:  # a kernel is not divided among them
-        return False
-    if VERSIONS[0] <= jax.__version_info__[:2] <= VERSIONS[1]:
-        return True
-    tried = " to ".join(".".join(map(str, version)) for version in VERSIONS)
-    logging.getLogger("saccade").warning(
-        "JAX %s: kernels for this GPU were tried with %s; plain operations are slower", jax.__version__, tried
-    )
-    return False
+    if len(jax.devices()) > 1:
+        raise SaccadeError(
+            f"kernels run on one GPU, there are {len(jax.devices())}; set CUDA_VISIBLE_DEVICES to one of them"
+        )
+    if jax.__version_info__[:2] != VERSION:
+        wanted = ".".join(map(str, VERSION))
+        raise SaccadeError(
+            f"kernels were run with JAX {wanted}, this is {jax.__version__}; install jax[cuda13]=={wanted}.* "
+            "or leave train.kernels out"
+        )
 
 
 def _fits(x) -> bool:
-    return _allowed.get() and x.dtype == "bfloat16" and None not in x.shape and _device_fits()
+    return _used.get() is not None and x.dtype == "bfloat16" and None not in x.shape
 
 
 def swiglu_fits(x, inner: int) -> bool:
@@ -70,6 +82,7 @@ def swiglu(x, kernel, down):
     """
     from saccade.kernels import gated
 
+    _used.get().add("swiglu")
     rows = ops.reshape(x, (-1, x.shape[-1]))
     result = gated.swiglu(rows, ops.cast(kernel, x.dtype), ops.cast(down, x.dtype))
     return ops.reshape(result, (*x.shape[:-1], down.shape[-1]))
@@ -79,15 +92,10 @@ def mixer_fits(x, inner: int) -> bool:
     """Whether `mixed` takes x (S, ..., D) and a net of `inner` channels along S."""
     if not _fits(x):
         return False
-    seq, columns = x.shape[0], math.prod(x.shape[1:])
+    columns = math.prod(x.shape[1:])
     # Both kernels stay in a multiprocessor's shared memory, 227 KiB, beside four tiles of x.
-    return (
-        seq % 8 == 0
-        and seq <= 96
-        and inner in (64, 128, 192, 256)
-        and columns % 128 == 0
-        and (columns * inner >= FEWEST)
-    )
+    small = inner % 64 == 0 and inner <= 256
+    return x.shape[0] in (88, 96) and small and columns % 128 == 0 and columns * inner >= FEWEST
 
 
 def mixed(x, kernel, down, epsilon: float):
@@ -99,6 +107,7 @@ def mixed(x, kernel, down, epsilon: float):
     """
     from saccade.kernels import sequence
 
+    _used.get().add("mixed")
     columns = ops.reshape(x, (x.shape[0], -1))
     mixed = sequence.mixed(columns, ops.cast(kernel, x.dtype), ops.cast(down, x.dtype), epsilon)
     return ops.reshape(mixed, x.shape)

@@ -37,7 +37,7 @@ def launch(body, out_type, groups: int, blocks: int, scratch=(), cluster: int = 
 
 
 def sigmoid(x):
-    """By the tangent, which the GPU has as one instruction."""
+    """By the hyperbolic tangent, which the GPU has as one instruction, exact to some 2e-4."""
     return 0.5 + 0.5 * jnp.tanh(0.5 * x)
 
 

@@ -282,7 +282,7 @@ class TRM(Model):
         return self.changed(seq_len=seq_len)
 
     def changed(self, **fields) -> "TRM":
-        """The same weights with other settings, such as more cycles. Raises: ValueError: they fit no weights."""
+        """The same weights with other settings, such as more cycles. Raises: ValueError: they do not fit."""
         other = type(self)(replace(self.config, **fields), dtype=self.dtype_policy, name=self.name)
         other.copy_from(self)
         return other

@@ -4,6 +4,7 @@ The state holds all that changes: weights, optimiser slots, moving averages, gra
 carries, the queues of examples, the random seed and the metric sums. A checkpoint saves this tree.
 """
 
+import contextlib
 from collections.abc import Mapping
 
 import keras
@@ -100,7 +101,7 @@ class Engine:
     def program(self, state: dict, update: bool = True) -> backend.Program:
         """The compiled step. There is one for each `update`: a state of other shapes is refused."""
         if update not in self._programs:
-            with kernels.allowed(self.config.kernels):
+            with kernels.allowed() if self.config.kernels else contextlib.nullcontext():
                 self._programs[update] = backend.program(self._step, state, update=update)
         return self._programs[update]
 

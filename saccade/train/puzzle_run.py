@@ -77,7 +77,8 @@ class PuzzleConfig(BaseModel):
 
     Args:
         preset, model: of saccade.models.trm, and fields of it to replace.  init: a model directory to start
-        from instead of the preset.  batch: rows that reason at once.
+        from instead of the preset, with its cycles and threshold, unless `model` says others.
+        batch: rows that reason at once.
         solve: fields to replace once it has learnt, for validation and in what is written: with more h_cycles
         than it was trained with a model may solve more.
         smoothing, stablemax: of the cells' cross-entropy.  halt_weight, exploration, stagger: see Recursive.
@@ -126,12 +127,14 @@ def build(
     else:
         backend.seed_everything(config.seed)
         model = kind(_architecture(config, changes), dtype=config.precision)
+    solving = _for_solving(model, config.solve)
     for key, wanted in changes.items():
-        if getattr(model.config, key) != wanted:
-            raise SaccadeError(
-                f"these puzzles need a model of {key}={wanted}, {config.init or config.preset} has "
-                f"{getattr(model.config, key)}; leave {key} to the puzzles, or start from another model"
-            )
+        for found in (getattr(m.config, key) for m in (model, solving)):
+            if found != wanted:
+                raise SaccadeError(
+                    f"these puzzles need a model of {key}={wanted}, {config.init or config.preset} has "
+                    f"{found}; leave {key} to the puzzles, or start from another model"
+                )
     if start is not None:
         model.copy_from(start)
     task = Fill(config.smoothing, config.stablemax)
@@ -140,7 +143,6 @@ def build(
         task, exploration=config.exploration, halt_weight=config.halt_weight, stagger=config.stagger
     )
     stream = Stream(Indices(size), collate_indices, Drawn(objective, draw), config.batch)
-    solving = _for_solving(model, config.solve)
     solver = Solver(solving)
 
     def learnt() -> TRM:

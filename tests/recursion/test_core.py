@@ -1,5 +1,7 @@
 """H/L cycles against NumPy, and which calls the gradient passes through."""
 
+import gc
+import weakref
 from types import SimpleNamespace
 
 import jax
@@ -139,3 +141,31 @@ def test_remat_changes_nothing():
 def test_no_cycles_are_refused(cycles):
     with pytest.raises(ValueError, match="must be at least 1"):
         RecursiveCore(net("low"), None, *cycles)
+
+
+def test_a_traced_core_is_let_go():
+    """jax.closure_convert, which the cycles without gradient might use, would keep it for good."""
+
+    def traced():
+        built = core(True, 2, 1)
+        z_h, z_l, x, mask = states()
+        jax.jit(lambda *args: built(*args, padding_mask=mask, layout=LAYOUT))(z_h, z_l, x)
+        return weakref.ref(built)
+
+    gone = traced()
+    gc.collect()
+    assert gone() is None
+
+
+def test_cycles_without_gradient_keep_nothing_for_one():
+    """Of two cycles the first is a constant: its loop returns the two states, and no residuals."""
+    built = core(True, 2, 1)
+    z_h, z_l, x, mask = states()
+
+    def loss(values):
+        with keras.StatelessScope(list(zip(built.trainable_variables, values, strict=True))):
+            return built(z_h, z_l, x, padding_mask=mask, layout=LAYOUT)[0].sum()
+
+    traced = jax.make_jaxpr(jax.grad(loss))([v.value for v in built.trainable_variables])
+    loops = [e for e in traced.jaxpr.eqns if e.primitive.name in ("scan", "while")]
+    assert [len(loop.outvars) for loop in loops] == [3]  # a count and two states

@@ -19,7 +19,8 @@ from saccade import backend
 from saccade.data.puzzles import arc, maze, sudoku
 from saccade.errors import SaccadeError
 from saccade.models.trm import TRM, preset
-from saccade.train import Stream, TrainConfig, Trainer, checkpoint, optim, recipe
+from saccade.solve import measure
+from saccade.train import Stream, TrainConfig, Trainer, checkpoint, optim, puzzle_run, recipe
 from saccade.train.engine import Engine
 from saccade.train.objectives import Recursive
 from saccade.train.puzzles import (
@@ -290,7 +291,14 @@ def test_variants_are_drawn_as_often_as_what_they_come_from():
     assert sudoku.solved(table, grids).all()
 
 
-def test_what_is_solved_with_is_validated_and_written(tmp_path):
+def test_what_is_solved_with_is_validated_and_written(tmp_path, monkeypatch):
+    scored = []
+
+    def spied(solver, *args):
+        scored.append((solver.model.config.h_cycles, to_numpy(solver.model.variables[0].value).copy()))
+        return measure(solver, *args)
+
+    monkeypatch.setattr(puzzle_run, "measure", spied)
     made = recipe.load_recipe("sudoku_fast")
     given = [
         "solve={h_cycles: 5, halt_threshold: 1.5}",
@@ -300,11 +308,14 @@ def test_what_is_solved_with_is_validated_and_written(tmp_path):
     trainer.fit()
     trainer.use_ema()
     assert trainer.model.config.h_cycles == 2  # it learns with these
+    assert [cycles for cycles, _ in scored] == [5, 5]  # after two steps, and at the end
+    np.testing.assert_array_equal(scored[1][1], to_numpy(trainer.model.variables[0].value))
+    assert (scored[0][1] != scored[1][1]).any()
     written = TRM.load(tmp_path / "model")
     assert (written.config.h_cycles, written.config.halt_threshold) == (5, 1.5)
     for own, averaged in zip(written.variables, trainer.model.variables, strict=True):  # bfloat16
         np.testing.assert_allclose(to_numpy(own.value), to_numpy(averaged.value), rtol=1e-2, atol=1e-6)
-    with pytest.raises(SaccadeError, match="solve=.*'cycles'"):
+    with pytest.raises(SaccadeError, match=r"solve=.*'cycles'"):
         made.recipe(recipe.make_config(made, ["solve={cycles: 3}"], smoke=True), None)
 
 
