@@ -1,3 +1,4 @@
+import jax
 import keras
 import numpy as np
 import pytest
@@ -6,6 +7,7 @@ from keras import ops
 from rich.console import Console
 
 from saccade import backend
+from saccade.kernels import gated
 from saccade.train import TrainConfig, Trainer, flops
 
 
@@ -42,6 +44,15 @@ def test_a_loop_of_unknown_length_counts_once_and_says_so():
     found = counted(loop, np.ones((3, 5), "float32"))
     assert found.total == 2 * 3 * 5 * 5
     assert "counts as one pass" in found.notes[0]
+
+
+def test_products_within_kernels_are_said_to_be_missing(monkeypatch):
+    monkeypatch.setattr(gated, "multiprocessors", lambda: 132)
+    shapes = (768, 64), (64, 256), (128, 64)
+    traced = jax.make_jaxpr(gated.swiglu)(*(jax.ShapeDtypeStruct(shape, "bfloat16") for shape in shapes))
+    found = flops.count(traced)
+    assert found.total == 2 * 768 * 128 * 64  # the last product alone
+    assert "saccade.kernels" in found.notes[0]
 
 
 def test_a_training_step():
