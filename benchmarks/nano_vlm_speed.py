@@ -99,7 +99,8 @@ def measure(config: NanoVLMConfig, batch: dict, options: argparse.Namespace) -> 
     backend.seed_everything(0)
     model = NanoVLM(config, dtype=options.precision)
     rows = options.batch
-    engine = Engine(model, {"chat": Stream(range(rows), list, NextToken(options.chunk), rows)}, TRAIN)
+    train = TRAIN.model_copy(update={"kernels": options.kernels})
+    engine = Engine(model, {"chat": Stream(range(rows), list, NextToken(options.chunk), rows)}, train)
     on_device = {key: backend.to_device(value) for key, value in batch.items()}
     state = engine.push(engine.initial_state({"chat": on_device}), "chat", on_device)
     last = None
@@ -218,6 +219,9 @@ def main() -> None:
         "--chunk", type=int, default=NextToken.chunk, help="tokens whose logits exist at once"
     )
     parser.add_argument("--remat", action="store_true", help="recompute activations in the backward pass")
+    parser.add_argument(
+        "--kernels", action="store_true", help="use saccade.kernels where they fit, on a Hopper GPU"
+    )
     parser.add_argument("--torch", action="store_true", help="also run transformers' parts on torch")
     parser.add_argument("--only-torch", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--profile", metavar="DIR", help="write a JAX profile of five steps there")
@@ -253,6 +257,7 @@ def main() -> None:
         "length": length,
         "counted": counted,
         "precision": options.precision,
+        "kernels": options.kernels,
     }
     print(json.dumps(record | found), flush=True)
 
