@@ -57,8 +57,8 @@ CONFIG = CLIPConfig(
 )
 
 
-# The sigmoid loss begins with a bias of -10, meant for batches of thousands, where one pair in 24 is true: it gets a
-# higher rate, or how long it takes depends on how a processor rounds.
+# The sigmoid loss begins with a bias of -10, meant for batches of thousands, where one pair in 24 is true: it
+# gets a higher rate, or how long it takes depends on how a processor rounds.
 @pytest.mark.parametrize(("sigmoid", "steps"), [(False, 400), (True, 1500)], ids=["info_nce", "sigmoid"])
 def test_every_order_finds_its_picture(sigmoid, steps):
     backend.seed_everything(0)
