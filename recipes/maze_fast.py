@@ -7,8 +7,7 @@
 
 The first learns on 1,000 made mazes of 12 x 12; no place has weights of its own (`mixer=neighbours`), so the
 second goes on with mazes of another side. Validation as in maze_trm: the last mazes, the published label.
-The bundled trm_maze was trained so on a GPU, twice as wide, with larger batches and `more=1800` mazes of its
-own; the commands are in its card, saccade/bundled/trm_maze/README.md.
+The bundled trm_maze was trained in four runs like these; docs/log.md has them.
 """
 
 from saccade.train.config import Precision, TrainConfig
