@@ -73,32 +73,12 @@ def _products(x_ref, kernel_ref, inner: int, finish) -> None:
     rows, depth = x_ref.shape
     tiles = pl.cdiv(rows, TILE * CLUSTER), inner // WIDTH
 
-    def pipeline(step, around):
-        shared = {"memory_space": plgpu.SMEM, "collective_axes": ("cluster",)}
-        halves = [
-            plgpu.BlockSpec((DEPTH, WIDTH), lambda i: (i, 0), transforms=bank_tiles(WIDTH), **shared)
-            for _ in range(2)
-        ]
-        left = plgpu.BlockSpec(
-            (TILE, DEPTH), lambda i: (0, i), transforms=bank_tiles(DEPTH), memory_space=plgpu.SMEM
-        )
-        return plgpu.emit_pipeline_warp_specialized(
-            step,
-            grid=(depth // DEPTH,),
-            in_specs=[left, *halves],
-            memory_registers=40,
-            wg_axis="group",
-            num_compute_wgs=GROUPS,
-            max_concurrent_steps=4,
-            compute_context=around,
-        )
-
-    def nothing(*_):
-        pass
+    half = _part((DEPTH, WIDTH), lambda i: (i, 0), shared=True)
+    pipeline = _pipeline([_part((TILE, DEPTH), lambda i: (0, i)), half, half], depth, stages=4)
 
     @partial(
         pl.run_scoped,
-        stages=pipeline(nothing, nothing).get_allocations(x_ref, kernel_ref, kernel_ref),
+        stages=pipeline(_nothing, _nothing).get_allocations(x_ref, kernel_ref, kernel_ref),
         leaving=plgpu.SMEM((GROUPS, 2, ROWS, PIECE), x_ref.dtype, transforms=bank_tiles(PIECE)),
         collective_axes="group",
     )
@@ -146,6 +126,39 @@ def _products(x_ref, kernel_ref, inner: int, finish) -> None:
     plgpu.wait_smem_to_gmem(0, wait_read_only=True)
 
 
+def _part(shape: tuple[int, int], place, shared: bool = False):
+    """What one stage of the pipeline holds of an operand; `shared` by the blocks of a cluster."""
+    return plgpu.BlockSpec(
+        shape,
+        place,
+        transforms=bank_tiles(shape[1]),
+        memory_space=plgpu.SMEM,
+        collective_axes=("cluster",) if shared else (),
+    )
+
+
+def _pipeline(parts: list, depth: int, stages: int):
+    """(step, around) -> a loop over the summed axis, DEPTH at a time; a third group copies, `stages` ahead."""
+
+    def pipeline(step, around):
+        return plgpu.emit_pipeline_warp_specialized(
+            step,
+            grid=(depth // DEPTH,),
+            in_specs=parts,
+            memory_registers=40,
+            wg_axis="group",
+            num_compute_wgs=GROUPS,
+            max_concurrent_steps=stages,
+            compute_context=around,
+        )
+
+    return pipeline
+
+
+def _nothing(*_) -> None:
+    """In place of a step where only a pipeline's memory is asked for."""
+
+
 @jax.jit
 def _gated_gradient(given, down, pairs):
     """Gradient by gate and up, (M, 2 F), given that by the result, (M, D): the product with `down` and what
@@ -155,34 +168,12 @@ def _gated_gradient(given, down, pairs):
     tiles = pl.cdiv(rows, TILE * CLUSTER), inner // WIDTH
 
     def body(given_ref, down_ref, pairs_ref, out):
-        def pipeline(step, around):
-            left = plgpu.BlockSpec(
-                (TILE, DEPTH), lambda i: (0, i), transforms=bank_tiles(DEPTH), memory_space=plgpu.SMEM
-            )
-            right = plgpu.BlockSpec(
-                (WIDTH, DEPTH),
-                lambda i: (0, i),
-                transforms=bank_tiles(DEPTH),
-                memory_space=plgpu.SMEM,
-                collective_axes=("cluster",),
-            )
-            return plgpu.emit_pipeline_warp_specialized(
-                step,
-                grid=(depth // DEPTH,),
-                in_specs=[left, right],
-                memory_registers=40,
-                wg_axis="group",
-                num_compute_wgs=GROUPS,
-                max_concurrent_steps=3,
-                compute_context=around,
-            )
-
-        def nothing(*_):
-            pass
+        right = _part((WIDTH, DEPTH), lambda i: (0, i), shared=True)
+        pipeline = _pipeline([_part((TILE, DEPTH), lambda i: (0, i)), right], depth, stages=3)
 
         @partial(
             pl.run_scoped,
-            stages=pipeline(nothing, nothing).get_allocations(given_ref, down_ref),
+            stages=pipeline(_nothing, _nothing).get_allocations(given_ref, down_ref),
             both=plgpu.SMEM((2, GROUPS, 2, ROWS, WIDTH), given.dtype, transforms=bank_tiles(PIECE)),
             here=plgpu.Barrier(num_arrivals=2, num_barriers=2 * GROUPS),
             collective_axes="group",
