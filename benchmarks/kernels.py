@@ -12,25 +12,23 @@ import jax
 import jax.numpy as jnp
 
 from saccade import backend
+from saccade.layers.blocks import silu_product
+from saccade.layers.normalization import rms
 
 LENGTH, DIM = 88, 512
 EPSILON = 1e-5
 
 
-def gate(pairs, axis: int):
-    gate, up = jnp.split(pairs, 2, axis=axis)
-    wide = gate.astype("float32")
-    return (wide * jax.nn.sigmoid(wide) * up.astype("float32")).astype(pairs.dtype)
-
-
 def plain_swiglu(x, kernel, down):
-    return gate(x @ kernel, 1) @ down
+    """As SwiGLU computes it where no kernel is allowed."""
+    pairs = (x @ kernel).reshape(len(x), 2, -1)
+    return silu_product(pairs) @ down
 
 
 def plain_mixed(x, kernel, down):
-    total = (x + down.T @ gate(kernel.T @ x, 0)).astype("float32")
-    scale = jax.lax.rsqrt(jnp.mean(total**2, axis=0, keepdims=True) + EPSILON)
-    return (total * scale).astype(x.dtype)
+    """As ReasoningBlock does."""
+    pairs = (kernel.T @ x).reshape(2, -1, x.shape[1])
+    return rms(x + down.T @ silu_product(pairs, axis=0), EPSILON, axis=0)
 
 
 def drawn(seed: int, *shapes) -> list:
