@@ -138,7 +138,7 @@ def _part(shape: tuple[int, int], place, shared: bool = False):
 
 
 def _pipeline(parts: list, depth: int, stages: int):
-    """(step, around) -> a loop over the summed axis, DEPTH at a time; a third group copies, `stages` ahead."""
+    """(step, around) -> a loop over the summed axis, DEPTH at a time; a third group copies `stages` ahead."""
 
     def pipeline(step, around):
         return plgpu.emit_pipeline_warp_specialized(
