@@ -61,6 +61,12 @@ def _check_device() -> None:
         )
 
 
+def _note(kernel: str) -> None:
+    used = _used.get()
+    if used is not None:
+        used.add(kernel)
+
+
 def _fits(x) -> bool:
     return _used.get() is not None and x.dtype == "bfloat16" and None not in x.shape
 
@@ -82,7 +88,7 @@ def swiglu(x, kernel, down):
     """
     from saccade.kernels import gated
 
-    _used.get().add("swiglu")
+    _note("swiglu")
     rows = ops.reshape(x, (-1, x.shape[-1]))
     result = gated.swiglu(rows, ops.cast(kernel, x.dtype), ops.cast(down, x.dtype))
     return ops.reshape(result, (*x.shape[:-1], down.shape[-1]))
@@ -107,7 +113,7 @@ def mixed(x, kernel, down, epsilon: float):
     """
     from saccade.kernels import sequence
 
-    _used.get().add("mixed")
+    _note("mixed")
     columns = ops.reshape(x, (x.shape[0], -1))
     mixed = sequence.mixed(columns, ops.cast(kernel, x.dtype), ops.cast(down, x.dtype), epsilon)
     return ops.reshape(mixed, x.shape)
