@@ -215,7 +215,7 @@ def _gated_gradient(given, down, pairs):
 
                 def step(_, given_part, down_part, total):
                     left = given_part.at[pl.ds(group * ROWS, ROWS)]
-                    plgpu.wgmma(total, left, plgpu.transpose_ref(down_part, (1, 0)))
+                    plgpu.wgmma(total, left, down_part.transpose((1, 0)))
                     plgpu.wgmma_wait(0)
                     return total
 

@@ -80,8 +80,10 @@ def _mix(x, kernel, down, epsilon: float):
             def _(i):
                 slot = lax.rem(i, stages)
                 pl.when(i >= stages)(lambda: plgpu.barrier_wait(free.at[slot]))
-                part = pl.ds(0, LENGTH), pl.ds((block + i * blocks) * COLUMNS, COLUMNS)
+                part = _whole(), pl.ds((block + i * blocks) * COLUMNS, COLUMNS)
                 plgpu.copy_gmem_to_smem(x_ref.at[part], xs.at[slot], ready.at[slot])
+
+            pl.loop(0, jnp.minimum(count, stages))(lambda slot: plgpu.barrier_wait(free.at[slot]))
 
         @pl.when(group < GROUPS)
         def _():
@@ -93,7 +95,7 @@ def _mix(x, kernel, down, epsilon: float):
                 slot = lax.rem(i, stages)
                 start = (block + i * blocks) * COLUMNS + group * ROWS
                 plgpu.barrier_wait(ready.at[slot])
-                own = plgpu.transpose_ref(xs.at[slot, :, pl.ds(group * ROWS, ROWS)], (1, 0))
+                own = xs.at[slot, :, pl.ds(group * ROWS, ROWS)].transpose((1, 0))
 
                 @partial(pl.run_scoped, result=plgpu.ACC((ROWS, LENGTH), jnp.float32))
                 def total(result):
@@ -107,12 +109,12 @@ def _mix(x, kernel, down, epsilon: float):
                 total = _turned(own) + total
                 scale = lax.rsqrt(jnp.sum(total * total, axis=1) / seq + epsilon)
                 y = total * lax.broadcast_in_dim(scale, total.shape, (0,))
-                plgpu.barrier_arrive(free.at[slot])
                 plgpu.wait_smem_to_gmem(0, wait_read_only=True)
                 _turn_into(ys.at[group], y.astype(x.dtype))
                 scales[group] = scale
-                plgpu.commit_smem()
-                plgpu.copy_smem_to_gmem(ys.at[group], y_ref.at[pl.ds(0, LENGTH), pl.ds(start, ROWS)])
+                plgpu.commit_smem()  # what was read of x, too, before the next copy into its place
+                plgpu.barrier_arrive(free.at[slot])
+                plgpu.copy_smem_to_gmem(ys.at[group], y_ref.at[_whole(), pl.ds(start, ROWS)])
                 plgpu.copy_smem_to_gmem(scales.at[group], scale_ref.at[pl.ds(start, ROWS)])
 
             plgpu.wait_smem_to_gmem(0)
@@ -151,7 +153,7 @@ def _mix_gradient(x, kernel, down, y, given):
         ones, others, leaving, kernels, downs, first, second, weights = scratch
         group, block = lax.axis_index("group"), lax.axis_index("grid")
         one, other = ones.at[group], others.at[group]
-        one_turned, other_turned = (plgpu.transpose_ref(ref, (1, 0)) for ref in (one, other))
+        one_turned, other_turned = (ref.transpose((1, 0)) for ref in (one, other))
 
         @pl.when(group == 0)
         def _():
@@ -163,7 +165,7 @@ def _mix_gradient(x, kernel, down, y, given):
         @pl.loop(0, (tiles - block + blocks - 1) // blocks)
         def _(i):
             start = (block + i * blocks) * COLUMNS + group * ROWS
-            part_of = pl.ds(0, LENGTH), pl.ds(start, ROWS)
+            part_of = _whole(), pl.ds(start, ROWS)
             count = iter(range(1_000))
             plgpu.wait_smem_to_gmem(0, wait_read_only=True)
             plgpu.copy_gmem_to_smem(given_ref.at[part_of], one, first.at[group])
@@ -183,7 +185,7 @@ def _mix_gradient(x, kernel, down, y, given):
                 for chunk in range(inner // CHANNELS):
                     gate, up = _pairs(other_turned, kernels, chunk)
                     rows = downs.at[pl.ds(chunk * CHANNELS, CHANNELS), :]
-                    by_hidden = _product(one_turned, plgpu.transpose_ref(rows, (1, 0)))
+                    by_hidden = _product(one_turned, rows.transpose((1, 0)))
                     by_gate, by_up, hidden = silu_gradients(gate, up, by_hidden)
                     column = chunk * 2 * CHANNELS
                     for part, ref, to in (
@@ -194,7 +196,7 @@ def _mix_gradient(x, kernel, down, y, given):
                         part = part.astype(x.dtype)
                         if ref is by_pairs_ref:
                             columns_of = kernels.at[:, pl.ds(to, CHANNELS)]
-                            plgpu.wgmma(result, part, plgpu.transpose_ref(columns_of, (1, 0)))
+                            plgpu.wgmma(result, part, columns_of.transpose((1, 0)))
                         slot = next(count) % 2
                         plgpu.wait_smem_to_gmem(1, wait_read_only=True)
                         leaving[group, slot] = part
@@ -244,6 +246,14 @@ def _product(left, right):
     return pl.run_scoped(multiply, plgpu.ACC((left.shape[0], right.shape[1]), jnp.float32))
 
 
+def _whole():
+    """The sequence and zeros up to LENGTH, with which a copy fills what lies beyond S.
+
+    The start is a zero that tracing does not see: from 0.12 on, JAX refuses a slice known to be too long.
+    """
+    return pl.ds(lax.axis_index("grid") * 0, LENGTH)
+
+
 def _turned(ref):
     """float32 (ROWS, LENGTH) of a turned (LENGTH, ROWS) in shared memory."""
     read, wanted = TURNED
@@ -252,4 +262,4 @@ def _turned(ref):
 
 def _turn_into(ref, value) -> None:
     """Store (ROWS, LENGTH) as (LENGTH, ROWS)."""
-    plgpu.transpose_ref(ref, (1, 0))[...] = plgpu.layout_cast(value, TURNED[0])
+    ref.transpose((1, 0))[...] = plgpu.layout_cast(value, TURNED[0])
