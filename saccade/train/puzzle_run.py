@@ -273,6 +273,7 @@ class MazeConfig(PuzzleConfig):
         file: the published arrays (see maze.load).  held_out: so many of its last mazes are for validation.
         made, side: without a file, how many to make and how large.
         more: so many made ones of the same side to train on beside those of the file, with shorter ways.
+        smallest: those made are of any side from this on, with walls around, for ways along borders.
     """
 
     file: str | None = None
@@ -280,6 +281,7 @@ class MazeConfig(PuzzleConfig):
     made: int = Field(40, ge=2)
     side: int = 30
     more: int = Field(0, ge=0)
+    smallest: int | None = Field(None, ge=2)
 
 
 def build_maze(config: MazeConfig, out_dir: Path | None) -> Trainer:
@@ -287,14 +289,17 @@ def build_maze(config: MazeConfig, out_dir: Path | None) -> Trainer:
     if config.file is not None:
         inputs, labels = maze.load(config.file)
     else:
-        inputs, labels = maze.generate_many(np.random.default_rng(1), config.made, config.side)
+        inputs, labels = maze.generate_many(
+            np.random.default_rng(1), config.made, config.side, config.smallest
+        )
     if len(inputs) < 2:
         raise SaccadeError(f"{config.file} holds one maze; training and validation need one each at least")
     held = min(config.held_out, len(inputs) // 2)
     val = inputs[-held:]
     train = inputs[:-held]
     if config.more:
-        made = maze.generate_many(np.random.default_rng(3), config.more, round(inputs.shape[1] ** 0.5))[0]
+        side = round(inputs.shape[1] ** 0.5)
+        made = maze.generate_many(np.random.default_rng(3), config.more, side, config.smallest)[0]
         train = np.concatenate([train, made])
     draw = MazeMirrors(train)
 

@@ -75,6 +75,24 @@ def test_labels_are_shortest_paths():
         assert (answer == maze.PATH).sum() == shortest(cells) - 1
 
 
+def test_mazes_of_many_sides_lie_anywhere_on_one_board():
+    mazes, labels = maze.generate_many(np.random.default_rng(0), 60, 9, smallest=4)
+    np.testing.assert_array_equal(maze.label(mazes), labels)  # the ways are those of the board
+    inside = (mazes != maze.WALL).reshape(60, 9, 9)
+    extents = [np.ptp(np.nonzero(grid), axis=1).max() + 1 for grid in inside]
+    assert min(extents) <= 4
+    assert max(extents) >= 8
+    assert inside.any(0).all()  # each place of the board is open in some
+    again, _ = maze.generate_many(np.random.default_rng(0), 60, 9, smallest=4)
+    np.testing.assert_array_equal(again, mazes)
+
+
+@pytest.mark.parametrize("smallest", [1, 10])
+def test_a_smallest_side_that_is_none(smallest):
+    with pytest.raises(SaccadeError, match=rf"smallest maze has a side of {smallest}; give one of 2 to 9"):
+        maze.generate_many(np.random.default_rng(0), 2, 9, smallest)
+
+
 def test_what_is_no_solution():
     cells = maze.parse(SMALL)
     right = maze.check(cells)

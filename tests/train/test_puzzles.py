@@ -267,7 +267,7 @@ def test_mazes_of_another_side_go_on_from_small_ones(tmp_path):
 
 def test_made_mazes_beside_those_of_a_file(files):
     made = recipe.load_recipe("maze_fast")
-    given = [f"file={files}/two.npz", "more=3"]
+    given = [f"file={files}/two.npz", "more=3", "smallest=3"]
     trainer = made.recipe(recipe.make_config(made, given, smoke=True), None)
     (stream,) = trainer.engine.streams.values()
     draw, mazes = stream.objective.draw, maze.load(files / "two.npz")[0]
@@ -276,6 +276,8 @@ def test_made_mazes_beside_those_of_a_file(files):
     assert (draw.mazes == mazes[0]).all(1).any()
     assert not (draw.mazes == mazes[1]).all(1).any()
     assert len({m.tobytes() for m in draw.mazes[8:]}) > 8
+    edges = draw.mazes.reshape(-1, 6, 6)[8:]
+    assert any((edge == maze.WALL).all() for grid in edges for edge in (grid[0], grid[:, 0]))
 
 
 def test_variants_are_drawn_as_often_as_what_they_come_from():

@@ -209,10 +209,33 @@ def generate(rng: np.random.Generator, side: int = 30, walls: float = 0.37) -> t
             return cells, check(cells)
 
 
-def generate_many(rng: np.random.Generator, count: int, side: int = 30) -> tuple[np.ndarray, np.ndarray]:
-    """`generate`, count times: int8 (count, cells) each."""
-    mazes, labels = zip(*(generate(rng, side) for _ in range(count)), strict=True)
+def generate_many(
+    rng: np.random.Generator, count: int, side: int = 30, smallest: int | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """`generate`, count times: int8 (count, cells) each.
+
+    Args: smallest: mazes are of any side from this on, and lie anywhere on the board, which is wall around
+        them.
+    Raises: SaccadeError: `smallest` is not 2 to `side`.
+    """
+    if smallest is None:
+        pairs = [generate(rng, side) for _ in range(count)]
+    else:
+        if not 2 <= smallest <= side:
+            raise SaccadeError(f"the smallest maze has a side of {smallest}; give one of 2 to {side}")
+        sides = rng.integers(smallest, side + 1, count)
+        pairs = [_on_board(rng, generate(rng, own), side) for own in sides]
+    mazes, labels = zip(*pairs, strict=True)
     return np.stack(mazes), np.stack(labels)
+
+
+def _on_board(rng: np.random.Generator, pair, side: int) -> tuple[np.ndarray, ...]:
+    grids = _grids(pair)
+    own = grids.shape[1]
+    top, left = rng.integers(side - own + 1, size=2)
+    board = np.full((len(grids), side, side), WALL, np.int8)
+    board[:, top : top + own, left : left + own] = grids
+    return tuple(board.reshape(len(grids), -1))
 
 
 def _grids(mazes) -> np.ndarray:
