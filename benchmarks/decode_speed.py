@@ -19,6 +19,7 @@ from saccade.generate import Writer
 from saccade.heads.text import TextDecoder
 from saccade.layers.embeddings import TokenEmbedding
 from saccade.models.llama import Llama, LlamaConfig
+from saccade.train import profile
 
 PROMPT = 64
 WAYS = {
@@ -127,7 +128,9 @@ def main() -> None:
     parser.add_argument(
         "--rows", type=int, nargs="+", help="fewest rows of a step, by turns; default: the backend's"
     )
-    parser.add_argument("--profile", metavar="DIR", help="write a JAX profile of all that is timed there")
+    parser.add_argument(
+        "--profile", metavar="DIR", help="write a JAX profile of one more run there, and show what takes long"
+    )
     options = parser.parse_args()
     options.tokens = options.tokens or (128 if options.smollm2 else 64)
     options.batch = options.batch or ([1, 32] if options.smollm2 else [1, 8])
@@ -166,9 +169,8 @@ def time_writing(decoder, vocab_size: int, way: str, rows: int, fewest: int, opt
     if options.transformers and options.smollm2 and way == "greedy":
         compare(decoder.config, write, tokens, options)
     if options.profile:
-        backend.start_profile(options.profile)
-        write()
-        backend.stop_profile()
+        with profile.recorded(options.profile, options.tokens):
+            write()
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ import numpy as np
 from saccade import backend
 from saccade.evaluation import environment
 from saccade.models.nano_vlm import NanoVLM, NanoVLMConfig, preset
-from saccade.train import memory
+from saccade.train import memory, profile
 from saccade.train.config import Part, TrainConfig
 from saccade.train.engine import Engine
 from saccade.train.next_token import NextToken
@@ -111,11 +111,10 @@ def measure(config: NanoVLMConfig, batch: dict, options: argparse.Namespace) -> 
 
     first, seconds = timed(step, lambda: backend.to_host([last]), options.steps)
     if options.profile:
-        backend.start_profile(options.profile)
-        for _ in range(5):
-            step()
-        backend.to_host([last])
-        backend.stop_profile()
+        with profile.recorded(options.profile, 5):
+            for _ in range(5):
+                step()
+            backend.to_host([last])
     loss = float(backend.to_host([state["metrics"]["loss"]])[0][0])
     loss /= float(backend.to_host([state["metrics"]["loss"]])[0][1])
     predicted = memory.predict(engine, state)
@@ -224,7 +223,11 @@ def main() -> None:
     )
     parser.add_argument("--torch", action="store_true", help="also run transformers' parts on torch")
     parser.add_argument("--only-torch", action="store_true", help=argparse.SUPPRESS)
-    parser.add_argument("--profile", metavar="DIR", help="write a JAX profile of five steps there")
+    parser.add_argument(
+        "--profile",
+        metavar="DIR",
+        help="write a JAX profile of five more steps there, and show what takes long",
+    )
     options = parser.parse_args()
     if options.torch:  # before JAX takes the device's memory
         arguments = [a for a in sys.argv[1:] if a != "--torch"]

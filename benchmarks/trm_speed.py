@@ -20,6 +20,7 @@ from saccade.data.puzzles import sudoku
 from saccade.evaluation import environment
 from saccade.layers.boards import NEIGHBOURS, OF_A_UNIT
 from saccade.models.trm import TRM, TRMConfig, preset
+from saccade.train import profile
 from saccade.train.config import TrainConfig
 from saccade.train.engine import Engine
 from saccade.train.objectives import Recursive
@@ -61,9 +62,9 @@ def _inner(config: TRMConfig, width: int) -> int:
 
 
 def measure(
-    config: TRMConfig, batch: int, steps: int, precision: str, train: TrainConfig, profile=None
+    config: TRMConfig, batch: int, steps: int, precision: str, train: TrainConfig, folder: str | None
 ) -> dict:
-    """Compile, warm up, time `steps` optimiser steps that the host only launches."""
+    """Compile, warm up, time `steps` optimiser steps that the host only launches; profile five more."""
     backend.seed_everything(0)
     model = TRM(config, dtype=precision)
     rng = np.random.default_rng(0)
@@ -82,15 +83,16 @@ def measure(
     for _ in range(3):
         state, consumed = engine.step(state)
     backend.to_host([consumed])
-    if profile:
-        backend.start_profile(profile)
     begin = time.perf_counter()
     for _ in range(steps):
         state, consumed = engine.step(state)
     backend.to_host([consumed])
     seconds = (time.perf_counter() - begin) / steps
-    if profile:
-        backend.stop_profile()
+    if folder:
+        with profile.recorded(folder, 5):
+            for _ in range(5):
+                state, consumed = engine.step(state)
+            backend.to_host([consumed])
     peak = backend.peak_flops()
     done = flops_per_sample(config) * batch / seconds
     return {
@@ -124,7 +126,11 @@ def main() -> None:
     parser.add_argument("--dim", type=int, help="default: 512, on a CPU 64")
     parser.add_argument("--multiple", type=int, default=256, help="of inner widths, see TRMConfig")
     parser.add_argument("--steps", type=int, help="timed steps; default: 30, on a CPU 5")
-    parser.add_argument("--profile", metavar="DIR", help="write a JAX profile of the timed steps there")
+    parser.add_argument(
+        "--profile",
+        metavar="DIR",
+        help="write a JAX profile of five more steps there, and show what takes long",
+    )
     options = parser.parse_args()
     on_cpu = backend.device_name() == "cpu"
     batch, dim = options.batch or (8 if on_cpu else 768), options.dim or (64 if on_cpu else 512)

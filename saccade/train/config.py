@@ -48,7 +48,7 @@ class TrainConfig(BaseModel):
         log_every, save_every, eval_every: in steps; eval_every None = never. keep: newest checkpoints kept.
         kernels: on a Hopper GPU, use saccade.kernels where they fit; an error where none does.
         time_limit_s: stop cleanly, with a checkpoint, after so many seconds of this process; None = no limit.
-        profile: write a JAX profile of steps 10 to 15 to out_dir/profile.
+        profile: write a JAX profile of steps 11 to 15 to out_dir/profile.
         tensorboard: also write TensorBoard events to out_dir/tensorboard.
     """
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from saccade import backend
 from saccade.errors import SaccadeError
-from saccade.train import checkpoint, flops, memory, report
+from saccade.train import checkpoint, flops, memory, profile, report
 from saccade.train.config import TrainConfig
 from saccade.train.curriculum import Curriculum
 from saccade.train.engine import Engine
@@ -90,7 +90,7 @@ class Trainer:
         self.budgets: dict[str, Budget] = {}
         self.readers: dict[str, Reader] = {}
         self._notes: list[str] = []
-        self._profiling = False
+        self._profiled_from: int | None = None
         self.curricula = {
             name: stream.source
             for name, stream in self.streams.items()
@@ -244,7 +244,7 @@ class Trainer:
             if self.out_dir and (self.step % config.save_every == 0 or last):
                 self._save(self.out_dir)
             if config.profile and self.out_dir:
-                self._profile(self.out_dir / "profile")
+                self._profile(self.out_dir / "profile", log, last)
         self._settle(1)
         result = meter.result(self.step - first_step)
         log.say(str(result))
@@ -294,15 +294,16 @@ class Trainer:
             self.engine.write_back(self.state)
             self.on_save(self)
 
-    def _profile(self, folder: Path) -> None:
-        first, last = PROFILED_STEPS
-        if not self._profiling and first <= self.step < min(last, self.config.steps):
+    def _profile(self, folder: Path, log: report.Report, last: bool) -> None:
+        begin, end = PROFILED_STEPS
+        if self._profiled_from is None and begin <= self.step < end and not last:
             self._settle(1)
-            self._profiling = backend.start_profile(folder)
-        elif self._profiling and self.step >= min(last, self.config.steps):
+            self._profiled_from = self.step if backend.start_profile(folder) else None
+        elif self._profiled_from is not None and (last or self.step == end):
             self._settle(1)
             backend.stop_profile()
-            self._profiling = False
+            steps, self._profiled_from = self.step - self._profiled_from, None
+            log.say(profile.table(profile.busiest(folder), steps))
 
 
 class Meter:
