@@ -83,6 +83,7 @@ def _mix(x, kernel, down, epsilon: float):
                 part = _whole(), pl.ds((block + i * blocks) * COLUMNS, COLUMNS)
                 plgpu.copy_gmem_to_smem(x_ref.at[part], xs.at[slot], ready.at[slot])
 
+            # No arrival may be left that nobody waited for.
             pl.loop(0, jnp.minimum(count, stages))(lambda slot: plgpu.barrier_wait(free.at[slot]))
 
         @pl.when(group < GROUPS)
@@ -112,7 +113,7 @@ def _mix(x, kernel, down, epsilon: float):
                 plgpu.wait_smem_to_gmem(0, wait_read_only=True)
                 _turn_into(ys.at[group], y.astype(x.dtype))
                 scales[group] = scale
-                plgpu.commit_smem()  # what was read of x, too, before the next copy into its place
+                plgpu.commit_smem()  # also fences the reads of x from the copy that takes its place
                 plgpu.barrier_arrive(free.at[slot])
                 plgpu.copy_smem_to_gmem(ys.at[group], y_ref.at[_whole(), pl.ds(start, ROWS)])
                 plgpu.copy_smem_to_gmem(scales.at[group], scale_ref.at[pl.ds(start, ROWS)])
@@ -247,7 +248,7 @@ def _product(left, right):
 
 
 def _whole():
-    """The sequence and zeros up to LENGTH, with which a copy fills what lies beyond S.
+    """LENGTH rows: what lies beyond S is zero where it is read, and dropped where it is written.
 
     The start is a zero that tracing does not see: from 0.12 on, JAX refuses a slice known to be too long.
     """

@@ -272,8 +272,9 @@ class MazeConfig(PuzzleConfig):
     Args:
         file: the published arrays (see maze.load).  held_out: so many of its last mazes are for validation.
         made, side: without a file, how many to make and how large.
-        more: so many made ones of the same side to train on beside those of the file, with shorter ways.
-        smallest: those made are of any side from this on, with walls around, for ways along borders.
+        more: so many made ones to train on beside those of the file, on boards as large, with shorter ways.
+        smallest: those made, for validation too, are of any side from this on, each anywhere on its board
+            with walls around it.
     """
 
     file: str | None = None
@@ -291,6 +292,10 @@ def build_maze(config: MazeConfig, out_dir: Path | None) -> Trainer:
     else:
         inputs, labels = maze.generate_many(
             np.random.default_rng(1), config.made, config.side, config.smallest
+        )
+    if config.smallest and config.file is not None and not config.more:
+        raise SaccadeError(
+            f"smallest={config.smallest} is for mazes that are made, and none are; give more=, or no file"
         )
     if len(inputs) < 2:
         raise SaccadeError(f"{config.file} holds one maze; training and validation need one each at least")

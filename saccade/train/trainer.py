@@ -244,7 +244,7 @@ class Trainer:
             if self.out_dir and (self.step % config.save_every == 0 or last):
                 self._save(self.out_dir)
             if config.profile and self.out_dir:
-                self._profile(self.out_dir / "profile", log, last)
+                self._profile(self.out_dir / "profile", log, meter, last)
         self._settle(1)
         result = meter.result(self.step - first_step)
         log.say(str(result))
@@ -294,16 +294,21 @@ class Trainer:
             self.engine.write_back(self.state)
             self.on_save(self)
 
-    def _profile(self, folder: Path, log: report.Report, last: bool) -> None:
+    def _profile(self, folder: Path, log: report.Report, meter: "Meter", last: bool) -> None:
         begin, end = PROFILED_STEPS
         if self._profiled_from is None and begin <= self.step < end and not last:
             self._settle(1)
             self._profiled_from = self.step if backend.start_profile(folder) else None
         elif self._profiled_from is not None and (last or self.step == end):
             self._settle(1)
+            ended = time.perf_counter()
             backend.stop_profile()
             steps, self._profiled_from = self.step - self._profiled_from, None
-            log.say(profile.table(profile.busiest(folder), steps))
+            try:
+                log.say(profile.table(profile.busiest(folder), steps))
+            except SaccadeError as error:  # no reason to end a training
+                log.say(str(error))
+            meter.leave_out(time.perf_counter() - ended)
 
 
 class Meter:
@@ -318,6 +323,11 @@ class Meter:
 
     def restart(self) -> None:
         self._begin = self._last = self._now()
+
+    def leave_out(self, seconds: float) -> None:
+        """Of every rate: time in which nothing was trained."""
+        for since in {id(since): since for since in (self._begin, self._last)}.values():
+            since["time"] += seconds
 
     def _now(self) -> dict:
         trainer = self._trainer

@@ -37,6 +37,11 @@ def test_a_loop_counts_without_what_it_calls():
     }
 
 
+def test_what_overlaps_counts_once():
+    events = [event(0, 10, "first"), event(5, 15, "second"), event(12, 2, "within")]
+    assert dict(profile.own_times(events)) == {"first": 5, "second": 13, "within": 2}
+
+
 def shown(table) -> str:
     console = Console(width=120)
     with console.capture() as capture:
@@ -51,7 +56,7 @@ def test_kinds_of_kernels_by_time(monkeypatch, tmp_path):
         events=[
             event(0, 2e6, "loop_add_fusion_7"),
             event(3e6, 1e6, "loop_add_fusion"),
-            event(4e6, 5e6, "void cutlass::Kernel2<a, b>"),
+            event(4e6, 5e6, "void cutlass::Kernel2<a, b>[/b]"),
         ],
     )
     modules = SimpleNamespace(name="XLA Modules", events=[event(0, 9e6, "jit_step")])
@@ -63,8 +68,9 @@ def test_kinds_of_kernels_by_time(monkeypatch, tmp_path):
     monkeypatch.setattr(jax.profiler, "ProfileData", found)
     (tmp_path / "a.xplane.pb").write_bytes(b"")
     spent = profile.busiest(tmp_path)
-    assert spent == [("void cutlass::Kernel2<a, b>", 5.0, 1), ("loop_add_fusion", 3.0, 2)]
+    assert spent == [("void cutlass::Kernel2<a, b>[/b]", 5.0, 1), ("loop_add_fusion", 3.0, 2)]
     text = shown(profile.table(spent, steps=2))
+    assert "Kernel2<a, b>[/b]" in text
     assert "2.500 │ 62.5 % │          0.5" in text
     assert "4.00 ms of kernels a step" in text
 
@@ -91,9 +97,29 @@ def test_what_this_machine_records(tmp_path, capsys):
     assert "Where 3 steps spent their time" in capsys.readouterr().out
 
 
-def test_no_profile(tmp_path):
-    with pytest.raises(SaccadeError, match=r"no profile .* train with train\.profile=true"):
+def test_no_profile(tmp_path, monkeypatch):
+    with pytest.raises(SaccadeError, match=r"no profile .* by train\.profile=true say"):
         profile.busiest(tmp_path)
+    monkeypatch.setattr(profile.backend, "start_profile", lambda _: False)
+    with pytest.raises(SaccadeError, match="profiles need KERAS_BACKEND=jax"), profile.recorded(tmp_path, 1):
+        pass
+
+
+def test_a_profile_without_kernels(tmp_path, monkeypatch):
+    host = SimpleNamespace(
+        name="/host:CPU", lines=[SimpleNamespace(name="python", events=[event(0, 1, "f")])]
+    )
+    found = SimpleNamespace(from_file=lambda _: SimpleNamespace(planes=[host]))
+    monkeypatch.setattr(jax.profiler, "ProfileData", found)
+    (tmp_path / "a.xplane.pb").write_bytes(b"")
+    with pytest.raises(SaccadeError, match="holds no kernels"):
+        profile.busiest(tmp_path)
+
+
+def test_a_step_that_fails_ends_the_recording(tmp_path):
+    for _ in range(2):
+        with pytest.raises(ZeroDivisionError), profile.recorded(tmp_path, 1):
+            raise ZeroDivisionError
 
 
 @pytest.mark.parametrize("limit", [{"steps": 13}, {"steps": 99}])
@@ -103,3 +129,4 @@ def test_a_run_says_where_its_time_went(tmp_path, capsys, limit):
     said = capsys.readouterr().err
     assert f"Where {3 if limit['steps'] == 13 else 5} steps spent their time" in said
     assert "ms of kernels a step" in said
+    assert "dot" in said

@@ -276,6 +276,10 @@ def test_made_mazes_beside_those_of_a_file(files):
     assert (draw.mazes == mazes[0]).all(1).any()
     assert not (draw.mazes == mazes[1]).all(1).any()
     assert len({m.tobytes() for m in draw.mazes[8:]}) > 8
+    with pytest.raises(
+        SaccadeError, match=r"smallest=3 is for mazes that are made, and none are; give more="
+    ):
+        made.recipe(recipe.make_config(made, [given[0], given[2]], smoke=True), None)
     edges = draw.mazes.reshape(-1, 6, 6)[8:]
     assert any((edge == maze.WALL).all() for grid in edges for edge in (grid[0], grid[:, 0]))
 
