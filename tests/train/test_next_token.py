@@ -127,7 +127,9 @@ def test_remat_trains_the_same(folder):
     plain.fit()
     again.fit()
     for ours, theirs in zip(again.model.variables, plain.model.variables, strict=True):
-        np.testing.assert_allclose(to_numpy(ours), to_numpy(theirs), atol=1e-6)
+        # Of the 2e-3 that a weight may have moved. AdamW divides a gradient by its size, so where it is next to
+        # nothing its rounding shows (JAX 0.12: 3e-6).
+        np.testing.assert_allclose(to_numpy(ours), to_numpy(theirs), atol=1e-5)
 
 
 def test_what_padding_holds_changes_no_gradient(model, batch):
