@@ -4,7 +4,7 @@ One line for each of `saccade.fine_tuning.MEMORY`, and for each smaller preset: 
 statements about three panels, the loss and optimiser of fine_tune, no data to wait for. Each is measured in a
 process of its own, since a device's peak memory is that of a process: ms of an update (median), rows a
 second, the peak that was predicted and the one that was held. A CPU tells no peak of its own: there it is
-that of the process, compiler included.
+that of the process, compiler included, and the default is a small update.
 """
 
 import argparse
@@ -32,6 +32,9 @@ from saccade.train.stream import Stream
 
 def measure(name: str, way: str, options) -> dict:
     """An update of preset `name` with MEMORY[way]: ms, rows_per_s, predicted_mib, peak_mib, parameters."""
+    on_cpu = backend.device_name() == "cpu"
+    options.batch = options.batch or (16 if on_cpu else 320)
+    options.updates = options.updates or (3 if on_cpu else 40)
     backend.seed_everything(0)
     backend.enable_compilation_cache()
     folder = find_model("vlm_hrm_nlvr")
@@ -63,6 +66,7 @@ def measure(name: str, way: str, options) -> dict:
             seconds.append(time.perf_counter() - begin)
     update = statistics.median(seconds)
     return {
+        "batch": options.batch,
         "ms": round(1000 * update, 2),
         "rows_per_s": round(options.batch / update, 1),
         "predicted_mib": round(predicted.total / 2**20) if predicted else None,
@@ -74,9 +78,9 @@ def measure(name: str, way: str, options) -> dict:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--batch", type=int, default=320, help="rows of an update")
+    parser.add_argument("--batch", type=int, help="rows of an update; default: 320, on a CPU 16")
     parser.add_argument("--canvas", type=int, nargs=2, default=(96, 384), help="height and width in pixels")
-    parser.add_argument("--updates", type=int, default=40)
+    parser.add_argument("--updates", type=int, help="default: 40, on a CPU 3")
     parser.add_argument("--only", nargs=2, metavar=("PRESET", "MEMORY"), help="one, in this process, as JSON")
     options = parser.parse_args()
     if options.only:
@@ -86,13 +90,12 @@ def main() -> None:
     cases += [(name, "fast") for name in PRESETS if name != "vlm_hrm_small"]
     rows = []
     for name, way in cases:
-        command = [sys.executable, __file__, "--only", name, way, "--batch", str(options.batch)]
-        command += ["--canvas", *map(str, options.canvas), "--updates", str(options.updates)]
+        command = [sys.executable, __file__, "--only", name, way, *sys.argv[1:]]
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
         row = json.loads(done.stdout.splitlines()[-1])
         if not rows:
             print(" ".join(f"{key}={value}" for key, value in row["environment"].items()))
-            print(f"an update of {options.batch} rows of {' x '.join(map(str, options.canvas))} pixels")
+            print(f"an update of {row['batch']} rows of {' x '.join(map(str, options.canvas))} pixels")
         rows.append(row)
         times = row["ms"] / rows[0]["ms"]
         speed = f"{row['ms']:8.1f} ms ({times:.2f})  {row['rows_per_s']:8.1f} rows/s"
