@@ -127,8 +127,8 @@ def test_remat_trains_the_same(folder):
     plain.fit()
     again.fit()
     for ours, theirs in zip(again.model.variables, plain.model.variables, strict=True):
-        # Of the 2e-3 that a weight may have moved. AdamW divides a gradient by its size, so where it is next to
-        # nothing its rounding shows (JAX 0.12: 3e-6).
+        # Of the 2e-3 that a weight may have moved. AdamW divides a gradient by its size, so where it is next
+        # to nothing its rounding shows (JAX 0.12: 3e-6).
         np.testing.assert_allclose(to_numpy(ours), to_numpy(theirs), atol=1e-5)
 
 
