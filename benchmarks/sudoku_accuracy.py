@@ -1,9 +1,8 @@
-"""What share of Sudokus a model solves: `python benchmarks/sudoku_accuracy.py --model DIR --file val.txt`.
+"""What share of Sudokus a model solves: `python benchmarks/sudoku_accuracy.py [--model DIR] [--file TEXT]`.
 
 One line a mode: all steps (as published), halting at several thresholds, and search with --rounds of tries.
 Every answer is checked against the rules. Prints the share solved, mean steps and puzzles/s (of the second
-run of each mode; the first compiles). Without a file it makes --made puzzles, without a model it takes an
-untrained one.
+run of each mode; the first compiles). Without a file it makes --made puzzles.
 """
 
 import argparse
@@ -15,14 +14,12 @@ import numpy as np
 import saccade
 from saccade.data.puzzles import sudoku
 from saccade.evaluation import environment
-from saccade.models.trm import TRM, preset
-from saccade.puzzles import PuzzleModel
 from saccade.solve import Search
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", help="a directory; default: a small untrained model")
+    parser.add_argument("--model", default="trm_sudoku", help="a bundled name or a directory")
     parser.add_argument("--file", help="one puzzle a line")
     parser.add_argument("--made", type=int, default=20)
     parser.add_argument("--slots", type=int, help="puzzles that reason at once; default: by the device")
@@ -31,10 +28,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=8, help="at most so many in a try of the search")
     parser.add_argument("--noise", type=float, default=0.5)
     options = parser.parse_args()
-    if options.model:
-        model = saccade.load(options.model)
-    else:
-        model = PuzzleModel(TRM(preset("trm_sudoku_4x4", halt_max_steps=4)))
+    model = saccade.load(options.model)
     if options.file:
         puzzles = sudoku.read(options.file)
     else:
