@@ -273,8 +273,7 @@ class MazeConfig(PuzzleConfig):
         file: the published arrays (see maze.load).  held_out: so many of its last mazes are for validation.
         made, side: without a file, how many to make and how large.
         more: so many made ones to train on beside those of the file, on boards as large, with shorter ways.
-        smallest: those made, for validation too, are of any side from this on, each anywhere on its board
-            with walls around it.
+        varied: those made, for validation too, are of many sides and some wind, see maze.generate_many.
     """
 
     file: str | None = None
@@ -282,7 +281,7 @@ class MazeConfig(PuzzleConfig):
     made: int = Field(40, ge=2)
     side: int = 30
     more: int = Field(0, ge=0)
-    smallest: int | None = Field(None, ge=2)
+    varied: bool = False
 
 
 def build_maze(config: MazeConfig, out_dir: Path | None) -> Trainer:
@@ -290,13 +289,9 @@ def build_maze(config: MazeConfig, out_dir: Path | None) -> Trainer:
     if config.file is not None:
         inputs, labels = maze.load(config.file)
     else:
-        inputs, labels = maze.generate_many(
-            np.random.default_rng(1), config.made, config.side, config.smallest
-        )
-    if config.smallest and config.file is not None and not config.more:
-        raise SaccadeError(
-            f"smallest={config.smallest} is for mazes that are made, and none are; give more=, or no file"
-        )
+        inputs, labels = maze.generate_many(np.random.default_rng(1), config.made, config.side, config.varied)
+    if config.varied and config.file is not None and not config.more:
+        raise SaccadeError("varied=true is for mazes that are made, and none are; give more=, or no file")
     if len(inputs) < 2:
         raise SaccadeError(f"{config.file} holds one maze; training and validation need one each at least")
     held = min(config.held_out, len(inputs) // 2)
@@ -304,7 +299,7 @@ def build_maze(config: MazeConfig, out_dir: Path | None) -> Trainer:
     train = inputs[:-held]
     if config.more:
         side = round(inputs.shape[1] ** 0.5)
-        made = maze.generate_many(np.random.default_rng(3), config.more, side, config.smallest)[0]
+        made = maze.generate_many(np.random.default_rng(3), config.more, side, config.varied)[0]
         train = np.concatenate([train, made])
     draw = MazeMirrors(train)
 

@@ -75,22 +75,25 @@ def test_labels_are_shortest_paths():
         assert (answer == maze.PATH).sum() == shortest(cells) - 1
 
 
-def test_mazes_of_many_sides_lie_anywhere_on_one_board():
-    mazes, labels = maze.generate_many(np.random.default_rng(0), 60, 9, smallest=4)
+def test_varied_mazes():
+    mazes, labels = maze.generate_many(np.random.default_rng(0), 90, 9, varied=True)
     np.testing.assert_array_equal(maze.label(mazes), labels)  # the ways are those of the board
-    inside = (mazes != maze.WALL).reshape(60, 9, 9)
-    extents = [np.ptp(np.nonzero(grid), axis=1).max() + 1 for grid in inside]
-    assert min(extents) <= 4
-    assert max(extents) >= 8
-    assert inside.any(0).all()  # each place of the board is open in some
-    again, _ = maze.generate_many(np.random.default_rng(0), 60, 9, smallest=4)
+    again, _ = maze.generate_many(np.random.default_rng(0), 90, 9, varied=True)
     np.testing.assert_array_equal(again, mazes)
+    inside = (mazes != maze.WALL).reshape(90, 9, 9)
+    extents = np.array([np.ptp(np.nonzero(grid), axis=1).max() + 1 for grid in inside])
+    ways = (labels == maze.PATH).sum(1) + 1
+    assert extents[0::3].min() >= 7  # as `generate` makes them
+    for smaller in (inside[1::3], inside[2::3]):
+        assert smaller.any(0).all()  # each place of the board is open in some
+    assert set(extents[1::3]) | set(extents[2::3]) >= {5, 6, 7, 8, 9}
+    assert (ways[2::3] >= maze.WINDING * extents[2::3]).all()
+    assert np.mean(ways[1::3] >= maze.WINDING * extents[1::3]) < 0.2
 
 
-@pytest.mark.parametrize("smallest", [1, 10])
-def test_a_smallest_side_that_is_none(smallest):
-    with pytest.raises(SaccadeError, match=rf"smallest maze has a side of {smallest}; give one of 2 to 9"):
-        maze.generate_many(np.random.default_rng(0), 2, 9, smallest)
+def test_a_board_smaller_than_the_smallest_side():
+    mazes, labels = maze.generate_many(np.random.default_rng(0), 3, 4, varied=True)
+    assert maze.solved(mazes, labels).all()
 
 
 def test_what_is_no_solution():

@@ -267,7 +267,7 @@ def test_mazes_of_another_side_go_on_from_small_ones(tmp_path):
 
 def test_made_mazes_beside_those_of_a_file(files):
     made = recipe.load_recipe("maze_fast")
-    given = [f"file={files}/two.npz", "more=3", "smallest=3"]
+    given = [f"file={files}/two.npz", "more=3", "varied=true"]
     trainer = made.recipe(recipe.make_config(made, given, smoke=True), None)
     (stream,) = trainer.engine.streams.values()
     draw, mazes = stream.objective.draw, maze.load(files / "two.npz")[0]
@@ -277,7 +277,7 @@ def test_made_mazes_beside_those_of_a_file(files):
     assert not (draw.mazes == mazes[1]).all(1).any()
     assert len({m.tobytes() for m in draw.mazes[8:]}) > 8
     with pytest.raises(
-        SaccadeError, match=r"smallest=3 is for mazes that are made, and none are; give more="
+        SaccadeError, match="varied=true is for mazes that are made, and none are; give more="
     ):
         made.recipe(recipe.make_config(made, [given[0], given[2]], smoke=True), None)
     edges = draw.mazes.reshape(-1, 6, 6)[8:]

@@ -18,6 +18,7 @@ _SHOWN = " #.SG*"
 # Of several shortest paths the published labels hold the one that, from the start, goes down where it can,
 # else left, else right, else up (all 1,000 published training mazes agree).
 _PREFERENCE = ((1, 0), (0, -1), (0, 1), (-1, 0))
+SMALLEST, WINDING = 5, 2.5  # of varied mazes: the side, and the way's length in sides
 _FAR = np.iinfo(np.int32).max
 
 
@@ -191,10 +192,13 @@ def draw_moves(rng: np.random.Generator, mazes) -> Moves:
     return Moves(names, images[rng.integers(len(images), size=count)])
 
 
-def generate(rng: np.random.Generator, side: int = 30, walls: float = 0.37) -> tuple[np.ndarray, np.ndarray]:
+def generate(
+    rng: np.random.Generator, side: int = 30, walls: float = 0.37, least: float = 1
+) -> tuple[np.ndarray, np.ndarray]:
     """A random maze and its label: start and goal lie as far apart as a random start allows.
 
-    Args: walls: share of cells that are walls, as in the published mazes.
+    Args: walls: share of cells that are walls, as in the published mazes.  least: length of the way, in sides;
+        others are thrown away (3 is reached by 1.5 % of 30 x 30, by 0.25 % of 6 x 6).
     """
     while True:
         cells = np.where(rng.random(side * side) < walls, WALL, OPEN).astype(np.int8)
@@ -204,29 +208,32 @@ def generate(rng: np.random.Generator, side: int = 30, walls: float = 0.37) -> t
         cells[rng.choice(free)] = START
         away = distances(cells[None], START)[0].ravel()
         reached = np.where(away < _FAR, away, -1)
-        if reached.max() >= side:  # else the start was shut in: try again
+        if reached.max() >= least * side:  # else the start was shut in, or all ways are short: try again
             cells[rng.choice(np.flatnonzero(reached == reached.max()))] = GOAL
             return cells, check(cells)
 
 
 def generate_many(
-    rng: np.random.Generator, count: int, side: int = 30, smallest: int | None = None
+    rng: np.random.Generator, count: int, side: int = 30, varied: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
     """`generate`, count times: int8 (count, cells) each.
 
-    Args: smallest: mazes are of any side from this on, and lie anywhere on the board, which is wall around
-        them.
-    Raises: SaccadeError: `smallest` is not 2 to `side`.
+    Args: varied: two of three are of any side from SMALLEST on and lie anywhere on the board, which is wall
+        around them; one of these two winds: its way is WINDING sides long, or longer.
     """
-    if smallest is None:
-        pairs = [generate(rng, side) for _ in range(count)]
+    if varied:
+        pairs = [_varied(rng, side, number % 3) for number in range(count)]
     else:
-        if not 2 <= smallest <= side:
-            raise SaccadeError(f"the smallest maze has a side of {smallest}; give one of 2 to {side}")
-        sides = rng.integers(smallest, side + 1, count)
-        pairs = [_on_board(rng, generate(rng, own), side) for own in sides]
+        pairs = [generate(rng, side) for _ in range(count)]
     mazes, labels = zip(*pairs, strict=True)
     return np.stack(mazes), np.stack(labels)
+
+
+def _varied(rng: np.random.Generator, side: int, kind: int) -> tuple[np.ndarray, ...]:
+    if kind == 0:
+        return generate(rng, side)
+    own = int(rng.integers(min(SMALLEST, side), side + 1))
+    return _on_board(rng, generate(rng, own, least=WINDING if kind == 2 else 1), side)
 
 
 def _on_board(rng: np.random.Generator, pair, side: int) -> tuple[np.ndarray, ...]:
