@@ -197,7 +197,7 @@ def generate(
 ) -> tuple[np.ndarray, np.ndarray]:
     """A random maze and its label: start and goal lie as far apart as a random start allows.
 
-    Args: walls: share of cells that are walls, as in the published mazes.  least: length of the way, in sides;
+    Args: walls: share of cells that are walls, as in the published mazes.  least: sides that the way has;
         others are thrown away (3 is reached by 1.5 % of 30 x 30, by 0.25 % of 6 x 6).
     """
     while True:
