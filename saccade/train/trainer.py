@@ -322,12 +322,13 @@ class Meter:
         self.restart()
 
     def restart(self) -> None:
-        self._begin = self._last = self._now()
+        self._last = self._now()
+        self._begin = dict(self._last)
 
     def leave_out(self, seconds: float) -> None:
         """Of every rate: time in which nothing was trained."""
-        for since in {id(since): since for since in (self._begin, self._last)}.values():
-            since["time"] += seconds
+        self._begin["time"] += seconds
+        self._last["time"] += seconds
 
     def _now(self) -> dict:
         trainer = self._trainer
