@@ -227,7 +227,7 @@ def interpreted(monkeypatch, capfd):
     """A CPU does what the GPU would, copies, barriers and all: four multiprocessors, several tiles each."""
     if jax.__version_info__ < kernels.VERSION:
         pytest.skip(
-            f"the interpreter of JAX {jax.__version__} does not know clusters; Python 3.12 gets JAX 0.11"
+            f"the interpreter of JAX {jax.__version__} does not know clusters; Python 3.12 gets a newer one"
         )
     from jax.experimental.pallas import mosaic_gpu as plgpu
 
