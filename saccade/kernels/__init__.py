@@ -94,6 +94,30 @@ def swiglu(x, kernel, down):
     return ops.reshape(result, (*x.shape[:-1], down.shape[-1]))
 
 
+def norm_fits(x) -> bool:
+    """Whether `normalized` takes x (..., D)."""
+    if not _fits(x):
+        return False
+    rows, columns = math.prod(x.shape[:-1]), x.shape[-1]
+    return rows >= 4096 and columns % 8 == 0 and 256 <= columns <= 2048
+
+
+def normalized(x, scale, shift, epsilon: float):
+    """(norm(x) * scale + shift, x), of which a block's branch reads the one and its residual the other: the
+    gradients by both become one in the same pass.
+
+    Args: x: bfloat16 (..., D), see `norm_fits`.  scale: (D,).  shift: (D,), LayerNorm; None: RMSNorm.
+        epsilon: of the norm.
+    Returns: two of bfloat16 (..., D).
+    """
+    from saccade.kernels import norms
+
+    _note("norm")
+    scale, shift = (None if part is None else ops.cast(part, "float32") for part in (scale, shift))
+    both = norms.normalized(ops.reshape(x, (-1, x.shape[-1])), scale, shift, epsilon)
+    return tuple(ops.reshape(part, x.shape) for part in both)
+
+
 def mixer_fits(x, inner: int) -> bool:
     """Whether `mixed` takes x (S, ..., D) and a net of `inner` channels along S."""
     if not _fits(x):

@@ -8,7 +8,7 @@ from saccade import backend, kernels
 from saccade.layers.attention import Attention
 from saccade.layers.cache import place
 from saccade.layers.mlp import MLP, contract
-from saccade.layers.normalization import RMSNorm, rms
+from saccade.layers.normalization import RMSNorm, normalized, rms
 from saccade.layers.rotary import grid_table
 
 
@@ -180,8 +180,10 @@ class EncoderBlock(keras.layers.Layer):
         self.mlp.build()
 
     def call(self, x, attention_mask=None, causal=False):
-        x = x + self.attention(self.attention_norm(x), attention_mask=attention_mask, causal=causal)
-        return x + self.mlp(self.mlp_norm(x))
+        normed, x = normalized(self.attention_norm, x)
+        x = x + self.attention(normed, attention_mask=attention_mask, causal=causal)
+        normed, x = normalized(self.mlp_norm, x)
+        return x + self.mlp(normed)
 
 
 class DecoderBlock(keras.layers.Layer):
@@ -290,7 +292,7 @@ class CausalBlock(keras.layers.Layer):
             part.build((None, None, self.dim))
 
     def call(self, x, attention_mask=None, positions=None, cache=None, slot=None):
-        normed = self.attention_norm(x)
+        normed, x = normalized(self.attention_norm, x)
         memory = self.attention.project_memory(normed, positions)
         if cache is not None:
             memory = tuple(place(old, new, slot) for old, new in zip(cache, memory, strict=True))
@@ -302,8 +304,8 @@ class CausalBlock(keras.layers.Layer):
             causal=attention_mask is None,
             never_empty=cache is not None,
         )
-        x = x + mixed
-        return x + self.mlp(self.mlp_norm(x)), memory
+        normed, x = normalized(self.mlp_norm, x + mixed)
+        return x + self.mlp(normed), memory
 
 
 class CrossModalBlock(keras.layers.Layer):

@@ -3,6 +3,8 @@
 import keras
 from keras import ops
 
+from saccade import kernels
+
 
 def rms(x, epsilon: float = 1e-5, axis: int = -1):
     """x / sqrt(mean(x^2)) over one axis, no scale.
@@ -65,7 +67,28 @@ class RMSNorm(keras.layers.Layer):
         self.epsilon = epsilon
 
     def build(self, input_shape=None):
-        self.scale = self.add_weight(shape=(self.dim,), initializer="ones", name="scale")
+        # A block reads it within its own autocast too, and wants float32.
+        self.scale = self.add_weight(shape=(self.dim,), initializer="ones", name="scale", autocast=False)
 
     def call(self, x):
         return rms(x, self.epsilon) * ops.cast(self.scale, x.dtype)
+
+
+def normalized(norm, x):
+    """(norm(x), x), for a pre-norm block's branch and its residual; by a kernel where one takes them.
+
+    Args: norm: a layer, built.  x: float (..., D).
+    """
+    scale, shift = _gain_and_bias(norm)
+    if scale is None or not kernels.norm_fits(x) or x.dtype != norm.compute_dtype:
+        return norm(x), x
+    return kernels.normalized(x, scale, shift, norm.epsilon)
+
+
+def _gain_and_bias(norm) -> tuple:
+    """Of an RMSNorm, which has no bias, or a LayerNorm with both; of other layers (None, None)."""
+    if isinstance(norm, RMSNorm):
+        return norm.scale, None
+    if isinstance(norm, keras.layers.LayerNormalization) and norm.axis == [-1] and norm.beta is not None:
+        return norm.gamma, norm.beta
+    return None, None

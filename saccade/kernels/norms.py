@@ -1,0 +1,149 @@
+"""The norm before a residual block's branch, in one pass each way.
+
+`normalized` hands x through beside its norm, so that the gradient's kernel adds what the residual says of x,
+which would otherwise be a pass of its own. A row lies in registers whole: its mean and root are found there
+again, and nothing but x is kept. Written in Pallas for Triton.
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import triton
+
+from saccade.kernels.common import multiprocessors
+
+NUMBERS = 4096  # of x that a block has at once: as many rows, widened to a power of two
+WARPS = 4
+NUMBERS_BACK = 2048  # the same for the gradient, which needs more registers
+WARPS_BACK = 4
+BLOCKS = 4  # of the gradient, for each multiprocessor, whose registers hold them all at once
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(3,))
+def normalized(x, scale, shift, epsilon: float):
+    """(norm(x) scale + shift, x), in float32, rounded once.
+
+    Args: x: (rows, D).  scale: float32 (D,).  shift: float32 (D,), the norm is LayerNorm; None: RMSNorm.
+        epsilon: added to the variance or the mean square, above 0.
+    Returns: two of shape and dtype of x.
+    Source: LayerNorm, arXiv:1607.06450; RMSNorm, arXiv:1910.07467.
+    """
+    return _normed(x, scale, shift, epsilon), x
+
+
+def _normalized_keep(x, scale, shift, epsilon):
+    return (_normed(x, scale, shift, epsilon), x), (x, scale, shift)
+
+
+def _normalized_gradient(epsilon, kept, given):
+    x, scale, shift = kept
+    by_x, *sums = _gradients(x, scale, *given, shift is not None, epsilon)
+    by_scale, *by_shift = (jnp.sum(part, axis=0) for part in sums)
+    return by_x, by_scale, by_shift[0] if by_shift else None
+
+
+normalized.defvjp(_normalized_keep, _normalized_gradient)
+
+
+@partial(jax.jit, static_argnames="epsilon")
+def _normed(x, scale, shift, epsilon: float):
+    tile = _tile(x.shape[1], NUMBERS)
+
+    def norm(x_ref, scale_ref, *refs):
+        *shift_ref, y_ref = refs
+        place, real = _place(pl.program_id(0), tile, x.shape)
+        unit, _ = _unit(_load(x_ref, place, real), real, x.shape[1], bool(shift_ref), epsilon)
+        y = unit * _row(scale_ref, tile)
+        for ref in shift_ref:
+            y = y + _row(ref, tile)
+        triton.store(y_ref.at[place], y.astype(x.dtype), mask=real)
+
+    return pl.pallas_call(
+        norm,
+        out_shape=jax.ShapeDtypeStruct(x.shape, x.dtype),
+        grid=(pl.cdiv(len(x), tile[0]),),
+        compiler_params=triton.CompilerParams(num_warps=WARPS, num_stages=2),
+        name="norm",
+    )(x, scale, *(() if shift is None else (shift,)))
+
+
+@partial(jax.jit, static_argnames=("centred", "epsilon"))
+def _gradients(x, scale, by_y, by_rest, centred: bool, epsilon: float) -> list:
+    """By x, given those by its norm and by what was handed through; by scale and, if centred, by shift, as
+    sums of what each block has seen, float32 (blocks, D)."""
+    rows, columns = x.shape
+    tile = _tile(columns, NUMBERS_BACK)
+    tiles = pl.cdiv(rows, tile[0])
+    blocks = min(BLOCKS * multiprocessors(), tiles)
+
+    def norm_gradient(x_ref, scale_ref, by_y_ref, by_rest_ref, by_x_ref, *sum_refs):
+        own, scale = pl.program_id(0), _row(scale_ref, tile)
+
+        def add(i, sums):
+            place, real = _place(own + i * blocks, tile, (rows, columns))
+            # All at the start, so that memory is waited for once.
+            x, given, rest = (_load(ref, place, real) for ref in (x_ref, by_y_ref, by_rest_ref))
+            unit, root = _unit(x, real, columns, centred, epsilon)
+            by_unit = given * scale
+            by_x = by_unit - unit * (_total(by_unit * unit) / columns)
+            if centred:
+                by_x = by_x - _total(by_unit) / columns
+            by_x = (rest + root * by_x).astype(by_x_ref.dtype)
+            triton.store(by_x_ref.at[place], by_x, mask=real)
+            parts = (given * unit, given) if centred else (given * unit,)
+            return [s + jnp.sum(part, axis=0) for s, part in zip(sums, parts, strict=True)]
+
+        nothing = [jnp.zeros(tile[1], jnp.float32) for _ in sum_refs]
+        # The last turn may find no rows left: all of it is masked.
+        sums = lax.fori_loop(0, pl.cdiv(tiles, blocks), add, nothing)
+        for ref, part in zip(sum_refs, sums, strict=True):
+            triton.store(ref.at[own, pl.ds(0, tile[1])], part, mask=lax.iota(jnp.int32, tile[1]) < columns)
+
+    sums = jax.ShapeDtypeStruct((blocks, columns), jnp.float32)
+    return pl.pallas_call(
+        norm_gradient,
+        out_shape=[jax.ShapeDtypeStruct(x.shape, x.dtype), *[sums] * (2 if centred else 1)],
+        grid=(blocks,),
+        compiler_params=triton.CompilerParams(num_warps=WARPS_BACK, num_stages=2),
+        name="norm_gradient",
+    )(x, scale, by_y, by_rest)
+
+
+def _tile(columns: int, numbers: int) -> tuple[int, int]:
+    """Rows and columns of a tile, powers of two, as Triton has its tiles."""
+    width = pl.next_power_of_2(columns)
+    return max(1, numbers // width), width
+
+
+def _place(index, tile: tuple[int, int], shape: tuple[int, int]) -> tuple:
+    """Where a tile lies, and which of it exists."""
+    start = index * tile[0]
+    row = start + lax.broadcasted_iota(jnp.int32, tile, 0)
+    column = lax.broadcasted_iota(jnp.int32, tile, 1)
+    return (pl.ds(start, tile[0]), pl.ds(0, tile[1])), (row < shape[0]) & (column < shape[1])
+
+
+def _unit(x, real, columns: int, centred: bool, epsilon: float) -> tuple:
+    """x at mean square 1, zeros where it does not exist, and what it was multiplied by, (rows, 1)."""
+    if centred:
+        x = jnp.where(real, x - _total(x) / columns, 0.0)
+    root = lax.rsqrt(_total(x * x) / columns + epsilon)
+    return x * root, root
+
+
+def _total(x):
+    return jnp.sum(x, axis=1, keepdims=True)
+
+
+def _load(ref, place, real):
+    """float32; zeros where there is nothing."""
+    return triton.load(ref.at[place], mask=real, other=0.0).astype(jnp.float32)
+
+
+def _row(ref, tile: tuple[int, int]):
+    """float32 (1, width) of (D,)."""
+    mask = lax.iota(jnp.int32, tile[1]) < ref.shape[0]
+    return triton.load(ref.at[pl.ds(0, tile[1])], mask=mask, other=0.0)[None]
