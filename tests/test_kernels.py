@@ -1,19 +1,19 @@
 """Kernels for Hopper GPUs: which shapes they take, that this JAX lowers them, and their values, on a CPU that
 interprets them and on a GPU."""
 
-import contextlib
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
 from jax.experimental import pallas as pl
+from kernel_parts import fitting
 
 from saccade import backend, kernels
 from saccade.data.puzzles import sudoku
 from saccade.errors import SaccadeError
-from saccade.kernels import gated, sequence
+from saccade.kernels import gated, gelu, sequence, tiles
+from saccade.layers.mlp import MLP
 from saccade.layers.reasoning import ReasoningBlock
 from saccade.models.trm import TRM, preset
 from saccade.train.config import TrainConfig
@@ -23,6 +23,7 @@ from saccade.train.puzzles import Drawn, Fill, SudokuSymmetries
 from saccade.train.stream import Stream
 
 SWIGLU = (768, 64), (64, 2 * 128), (128, 64)
+GELU = (768, 64), (64, 256), (256,), (256, 64)
 MIXED = (16, 512), (16, 2 * 128), (128, 16)
 
 
@@ -43,6 +44,10 @@ def mixed(x, kernel, down):
     return sequence.mixed(x, kernel, down, 1e-5)
 
 
+def gelu_net(x, up, bias, down):
+    return gelu.net(x, up, bias.astype("float32"), down)
+
+
 def with_gradient(function):
     def both(given, *args):
         result, back = jax.vjp(function, *args)
@@ -54,15 +59,15 @@ def with_gradient(function):
 @pytest.fixture
 def hopper(monkeypatch):
     """As if the program were for an H100."""
-    for module in (gated, sequence):
+    for module in (gated, gelu, sequence, tiles):
         monkeypatch.setattr(module, "multiprocessors", lambda: 132)
     monkeypatch.setattr(kernels, "_check_device", lambda: None)
 
 
 @pytest.mark.parametrize(
     ("function", "shapes", "count"),
-    # One forward; the gradient is one of swiglu's, and two of mixed's passes.
-    [(gated.swiglu, SWIGLU, 2), (mixed, MIXED, 3)],
+    # One forward; the gradient is one too, or two of mixed's passes.
+    [(gated.swiglu, SWIGLU, 2), (gelu_net, GELU, 2), (mixed, MIXED, 3)],
 )
 def test_this_jax_lowers_them_for_the_gpu(hopper, function, shapes, count):
     args = drawn(0, shapes[0], *shapes)
@@ -87,14 +92,6 @@ def test_which_swiglu_fits(hopper, shape, inner, fits):
     with fitting():
         assert kernels.swiglu_fits(x, inner) is fits
     assert not kernels.swiglu_fits(x, inner)  # nobody allowed it
-
-
-@contextlib.contextmanager
-def fitting():
-    """As within `allowed`, where nothing need be used in the end."""
-    token = kernels._used.set(set())
-    yield
-    kernels._used.reset(token)
 
 
 class _Unknown:
@@ -193,6 +190,26 @@ def test_layers_hand_the_kernels_what_they_take(hopper, monkeypatch):
     np.testing.assert_allclose(found, expected, atol=2e-5)
 
 
+def test_mlp_hands_the_kernel_what_it_takes(hopper, monkeypatch):
+    rng = np.random.default_rng(1)
+    net, plain = MLP(64, 256), MLP(64, 256, activation="gelu")
+    for one in (net, plain):
+        one.build()
+    for variable in net.variables:  # biases are zeros at the start
+        variable.assign(rng.normal(scale=0.2, size=variable.shape))
+    x = jnp.asarray(rng.normal(size=(4, 64, 64)), "float32")
+    expected = net(x)
+    monkeypatch.setattr(kernels, "FEWEST", 0)
+    monkeypatch.setattr(kernels, "_fits", lambda x: kernels._used.get() is not None)
+    monkeypatch.setattr(gelu, "net", plain_gelu)
+    with fitting():
+        plain(x)  # another GELU
+        assert not kernels._used.get()
+        found = net(x)
+        assert kernels._used.get() == {"gelu"}
+    np.testing.assert_allclose(found, expected, atol=2e-5)
+
+
 def test_they_may_be_called_outside_allowed(monkeypatch):
     monkeypatch.setattr(gated, "swiglu", plain_swiglu)
     x, kernel, down = drawn(0, (4, 64), *SWIGLU[1:])
@@ -202,6 +219,12 @@ def test_they_may_be_called_outside_allowed(monkeypatch):
 def plain_swiglu(x, kernel, down):
     gate, up = jnp.split((x @ kernel).astype("float32"), 2, axis=1)
     return (gate * jax.nn.sigmoid(gate) * up).astype(x.dtype) @ down
+
+
+def plain_gelu(x, up, bias, down):
+    before = x @ up + bias
+    bent = jnp.tanh((2 / np.pi) ** 0.5 * (before + 0.044715 * before**3))
+    return (0.5 * before * (1 + bent)) @ down
 
 
 def plain_mixed(x, kernel, down, epsilon):
@@ -245,7 +268,7 @@ def interpreted(monkeypatch, capfd):
 
     monkeypatch.setattr(plgpu, "wgmma", from_memory)
     monkeypatch.setattr(sequence, "launch", launch_with_spare)
-    for module in (gated, sequence):
+    for module in (gated, gelu, sequence, tiles):
         monkeypatch.setattr(module, "multiprocessors", lambda: 4)
     with plgpu.force_gpu_interpret_mode(plgpu.InterpretGPUParams(detect_races=True)):
         yield
@@ -256,9 +279,10 @@ def interpreted(monkeypatch, capfd):
     ("function", "plain", "shapes"),
     [
         (gated.swiglu, plain_swiglu, ((1536, 128), (128, 512), (256, 128))),
+        (gelu_net, plain_gelu, ((1536, 128), (128, 512), (512,), (512, 128))),
         (mixed, exactly_mixed, ((88, 1280), (88, 512), (256, 88))),
     ],
-    ids=["swiglu", "mixed"],
+    ids=["swiglu", "gelu", "mixed"],
 )
 def test_values_and_gradients_interpreted(interpreted, function, plain, shapes):
     # Not in one program: on a CPU that would sum its products of bfloat16 in bfloat16.
@@ -296,6 +320,7 @@ def check_values(run, plain, args, times: int = 1) -> None:
     [
         (gated.swiglu, plain_swiglu, ((67_584, 512), (512, 3072), (1536, 512))),
         (gated.swiglu, plain_swiglu, ((8_192, 576), (576, 3072), (1536, 576))),
+        (gelu_net, plain_gelu, ((12_544, 768), (768, 3072), (3072,), (3072, 768))),
         (mixed, exactly_mixed, ((88, 65_536), (88, 512), (256, 88))),
         (mixed, exactly_mixed, ((96, 65_536), (96, 128), (64, 96))),
         (mixed, exactly_mixed, ((96, 65_536), (96, 384), (192, 96))),

@@ -1,8 +1,6 @@
 """The norm's kernel: which shapes it takes, that JAX lowers it, its values on a CPU that interprets it and on
 a GPU, and that layers hand it what it takes."""
 
-import contextlib
-import warnings
 from functools import partial
 
 import jax
@@ -12,6 +10,7 @@ import numpy as np
 import pytest
 from jax.experimental import pallas as pl
 from keras import ops
+from kernel_parts import fitting, hopper
 
 from saccade import kernels
 from saccade.kernels import norms
@@ -108,20 +107,6 @@ def test_values_and_gradients_are_float32s(shape, centred):
     check_values(shape, centred, "bfloat16", 3e-3)
 
 
-@contextlib.contextmanager
-def hopper():
-    """A program is for an H100: JAX 0.11 asks which GPU Triton is to be lowered for."""
-    if jax.__version_info__ < (0, 11):
-        yield
-        return
-    device = jax.sharding.AbstractDevice("NVIDIA H100 80GB HBM3", num_cores=132, platform="gpu")
-    with (
-        jax.sharding.use_abstract_mesh(jax.sharding.AbstractMesh((), (), abstract_device=device)),
-        warnings.catch_warnings(action="ignore", category=DeprecationWarning),
-    ):
-        yield
-
-
 @pytest.mark.parametrize(("shape", "centred"), [((12544, 768), True), ((8192, 576), False)])
 def test_this_jax_lowers_it_for_the_gpu(monkeypatch, shape, centred):
     monkeypatch.setattr(norms, "multiprocessors", lambda: 132)
@@ -129,14 +114,6 @@ def test_this_jax_lowers_it_for_the_gpu(monkeypatch, shape, centred):
         lowered = jax.jit(with_gradient(kernel)).trace(*drawn(shape, centred, "bfloat16"))
         text = lowered.lower(lowering_platforms=("cuda",)).as_text()
     assert text.count("custom_call @__gpu$xla.gpu.triton") == 2
-
-
-@contextlib.contextmanager
-def fitting():
-    """As within `allowed`, where nothing need be used in the end."""
-    token = kernels._used.set(set())
-    yield kernels._used.get()
-    kernels._used.reset(token)
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,9 @@
-"""Kernels for Hopper GPUs (H100, H200): SwiGLU and the mixer of mlp_t in fewer passes over memory.
+"""Kernels for Hopper GPUs (H100, H200): what training does most, in fewer passes over memory.
 
-Within `allowed`, layers ask `swiglu_fits` and `mixer_fits` and call `swiglu` and `mixed` where the answer is
-yes: bfloat16 and shapes that fill the kernels' tiles. Elsewhere they compute the same by plain operations.
-Written in Pallas, whose part for Hopper changes between versions of JAX (docs/decisions/0017).
+Within `allowed`, layers ask whether a kernel fits (`swiglu_fits`, `gelu_fits`, `attention_fits`, `norm_fits`,
+`mixer_fits`) and call it where the answer is yes: bfloat16, and shapes that fill its tiles. Elsewhere they
+compute the same by plain operations. Written in Pallas, which changes between versions of JAX
+(docs/decisions/0017).
 """
 
 import contextlib
@@ -17,6 +18,7 @@ from saccade.errors import SaccadeError
 
 VERSION = (0, 11)  # of JAX, with which the kernels were run
 FEWEST = 2**23  # of rows times inner channels: below, the GPU's tiles are too few for its multiprocessors
+LONGEST = 256  # tokens that attention takes, whose keys are one tile
 # The names of the kernels used so far, where they are allowed.
 _used: contextvars.ContextVar[set[str] | None] = contextvars.ContextVar("kernels_used", default=None)
 
@@ -36,8 +38,8 @@ def allowed() -> Generator[None]:
         _used.reset(token)
     if not used:
         raise SaccadeError(
-            "kernels are asked for, but no layer takes one: they need mixed_bfloat16, SwiGLU of more than "
-            f"{FEWEST:,} rows times inner channels, and for mlp_t 88 or 96 tokens; leave train.kernels out"
+            "kernels are asked for, but no layer takes one: precision must be mixed_bfloat16, and batches "
+            "large (docs/training.md says how large); leave train.kernels out"
         )
 
 
@@ -92,6 +94,50 @@ def swiglu(x, kernel, down):
     rows = ops.reshape(x, (-1, x.shape[-1]))
     result = gated.swiglu(rows, ops.cast(kernel, x.dtype), ops.cast(down, x.dtype))
     return ops.reshape(result, (*x.shape[:-1], down.shape[-1]))
+
+
+def gelu_fits(x, inner: int) -> bool:
+    """Whether `gelu_net` takes x (..., D) and a net of `inner` channels."""
+    return swiglu_fits(x, inner) and inner % 256 == 0
+
+
+def gelu_net(x, up, bias, down):
+    """gelu(x up + bias) down, GELU by its tanh form.
+
+    Args: x: bfloat16 (..., D), see `gelu_fits`.  up: (D, F).  bias: (F,).  down: (F, D).
+    Returns: bfloat16 (..., D).
+    Source: Gaussian Error Linear Units, arXiv:1606.08415, section 2.
+    """
+    from saccade.kernels import gelu
+
+    _note("gelu")
+    rows = ops.reshape(x, (-1, x.shape[-1]))
+    result = gelu.net(rows, ops.cast(up, x.dtype), ops.cast(bias, "float32"), ops.cast(down, x.dtype))
+    return ops.reshape(result, (*x.shape[:-1], down.shape[-1]))
+
+
+def attention_fits(x, num_heads: int, num_kv_heads: int, width: int) -> bool:
+    """Whether `attention` takes what is made of x (B, T, D): heads so many, so wide."""
+    if not _fits(x) or len(x.shape) != 3:
+        return False
+    batch, length, _ = x.shape
+    # A block of the gradient has a head of keys: fewer leave multiprocessors without one.
+    return 16 <= length <= LONGEST and width in (32, 64) and batch * num_kv_heads >= 128
+
+
+def attention(packed, table, num_heads: int, num_kv_heads: int, causal: bool):
+    """softmax(Q K^T / sqrt(E)) V per head, see `attention_fits`.
+
+    Args: packed: bfloat16 (B, T, (A + 2 G) E), heads of queries, keys, values.  table: cosines and sines that
+        queries and keys turn by, each float32 (T, E / 2); () = they do not.  causal: query t reads 0..t.
+    Returns: bfloat16 (B, T, A E).
+    """
+    from saccade.kernels import self_attention
+
+    _note("attention")
+    width = packed.shape[-1] // (num_heads + 2 * num_kv_heads)
+    heads = self_attention.Heads(packed.shape[1], num_heads, num_kv_heads, width, causal)
+    return self_attention.attention(packed, tuple(ops.convert_to_tensor(part) for part in table), heads)
 
 
 def norm_fits(x) -> bool:

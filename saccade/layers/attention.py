@@ -6,6 +6,7 @@ import warnings
 import keras
 from keras import ops
 
+from saccade import kernels
 from saccade.layers.normalization import rms, softmax
 from saccade.layers.rotary import rotary_at, rotary_table, rotate
 
@@ -115,6 +116,20 @@ class Attention(keras.layers.Layer):
             return rotate(x, *rotary_table(x.shape[1], x.shape[-1], self.rope_theta))
         return rotate(x, *rotary_at(positions, x.shape[-1], self.rope_theta))
 
+    def has_kernel(self, x) -> bool:
+        """Whether x, reading all of itself, does so by a kernel of saccade.kernels."""
+        plain = type(self)._mix is Attention._mix and not self.qk_norm and self.flash is not False
+        return plain and kernels.attention_fits(x, self.num_heads, self.num_kv_heads, self.head_dim)
+
+    def _by_kernel(self, x, causal):
+        """What each query reads, (B, T, D). One product makes queries, keys and values, never split."""
+        parts = self.query, self.key_value
+        packed = ops.matmul(x, ops.concatenate([ops.cast(part.kernel, x.dtype) for part in parts], axis=-1))
+        if self.use_bias:
+            packed = packed + ops.concatenate([ops.cast(part.bias, x.dtype) for part in parts])
+        table = rotary_table(x.shape[1], self.head_dim, self.rope_theta) if self.rope_theta else ()
+        return kernels.attention(packed, table, self.num_heads, self.num_kv_heads, causal)
+
     def call(
         self,
         x,
@@ -125,6 +140,9 @@ class Attention(keras.layers.Layer):
         causal=False,
         never_empty=False,
     ):
+        alone = memory is None and attention_mask is None and positions is None and not return_scores
+        if alone and self.has_kernel(x):
+            return self.output_projection(self._by_kernel(x, causal))
         queries = self._place(self._split(self.query(x)), positions)
         if memory is None:
             memory = self.project_memory(x, positions)

@@ -296,9 +296,10 @@ class CausalBlock(keras.layers.Layer):
         memory = self.attention.project_memory(normed, positions)
         if cache is not None:
             memory = tuple(place(old, new, slot) for old, new in zip(cache, memory, strict=True))
+        alone = cache is None and attention_mask is None and positions is None
         mixed = self.attention(
             normed,
-            memory,
+            None if alone and self.attention.has_kernel(normed) else memory,
             attention_mask,
             positions=positions,
             causal=attention_mask is None,

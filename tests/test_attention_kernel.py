@@ -1,0 +1,173 @@
+"""The attention kernel: which shapes it takes, its values on a CPU that interprets it and on a GPU, and that
+layers hand it what it takes."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.experimental import pallas as pl
+from kernel_parts import fitting, hopper
+
+from saccade import kernels
+from saccade.kernels.self_attention import Heads, attention
+from saccade.layers.attention import Attention
+from saccade.layers.attention_kinds import DifferentialAttention
+from saccade.layers.blocks import CausalBlock, EncoderBlock
+from saccade.layers.rotary import rotary_table
+
+SHAPES = [  # nanoVLM's decoder, TRM's, nanoVLM's tower (196 tokens), odd ones
+    (Heads(128, 9, 3, 64, True), True),
+    (Heads(88, 4, 4, 64, False), True),
+    (Heads(196, 2, 2, 64, False), False),
+    (Heads(81, 2, 1, 32, True), True),
+    (Heads(17, 4, 2, 64, True), False),
+    (Heads(256, 2, 1, 32, True), True),
+]
+
+
+def plain(packed, table, heads: Heads):
+    """The same by the equations, scores whole."""
+    batch, length, _ = packed.shape
+    cuts = np.cumsum([heads.queries, heads.shared]) * heads.width
+    q, k, v = (t.reshape(batch, length, -1, heads.width) for t in jnp.split(packed, cuts, axis=-1))
+    if table:
+        cos, sin = (t[:, None] for t in table)
+
+        def turned(x):
+            a, b = jnp.split(x, 2, axis=-1)
+            return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1)
+
+        q, k = turned(q), turned(k)
+    k, v = (jnp.repeat(t, heads.queries // heads.shared, axis=2) for t in (k, v))
+    scores = jnp.einsum("btae,bmae->batm", q, k) / heads.width**0.5
+    if heads.causal:
+        scores = jnp.where(np.tri(length, dtype=bool), scores, -jnp.inf)
+    return jnp.einsum("batm,bmae->btae", jax.nn.softmax(scores), v).reshape(batch, length, -1)
+
+
+def drawn(heads: Heads, rotary: bool, batch: int, dtype: str) -> tuple:
+    """The gradient given, packed rows, and a table."""
+    rng = np.random.default_rng(0)
+    packed = rng.normal(size=(batch, heads.length, (heads.queries + 2 * heads.shared) * heads.width))
+    given = rng.normal(size=(batch, heads.length, heads.queries * heads.width))
+    table = tuple(map(jnp.asarray, rotary_table(heads.length, heads.width))) if rotary else ()
+    return jnp.asarray(given, dtype), jnp.asarray(packed, dtype), table
+
+
+def with_gradient(function, heads: Heads):
+    def both(given, packed, table):
+        result, back = jax.vjp(lambda packed: function(packed, table, heads), packed)
+        return result, *back(given)
+
+    return both
+
+
+def check_values(heads: Heads, rotary: bool, batch: int, dtype: str, limit: float) -> None:
+    args = drawn(heads, rotary, batch, dtype)
+    found = jax.jit(with_gradient(attention, heads))(*args)
+    with jax.default_matmul_precision("highest"):
+        wide = jax.tree.map(lambda t: t.astype("float32"), args)
+        exact = jax.jit(with_gradient(plain, heads))(*wide)
+    for one, other in zip(found, exact, strict=True):
+        off = jnp.linalg.norm(one.astype("float32") - other) / jnp.linalg.norm(other)
+        assert off < limit
+
+
+@pytest.fixture
+def interpreted(monkeypatch):
+    """A CPU does what the GPU would."""
+    jax.clear_caches()
+    monkeypatch.setattr(pl, "pallas_call", partial(pl.pallas_call, interpret=True))
+    yield
+    jax.clear_caches()  # what was traced so must not be met again
+
+
+@pytest.mark.parametrize(("heads", "rotary"), SHAPES)
+def test_values_and_gradients_interpreted(interpreted, heads, rotary):
+    check_values(heads, rotary, 2, "float32", 1e-6)
+
+
+def test_bfloat16_interpreted(interpreted):
+    check_values(*SHAPES[0], 2, "bfloat16", 5e-3)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(("heads", "rotary"), SHAPES)
+def test_values_and_gradients_are_float32s(heads, rotary):
+    check_values(heads, rotary, 128, "bfloat16", 5e-3)
+
+
+@pytest.mark.parametrize(("heads", "rotary"), SHAPES[:3])
+def test_this_jax_lowers_it_for_the_gpu(heads, rotary):
+    with hopper():
+        traced = jax.jit(with_gradient(attention, heads)).trace(*drawn(heads, rotary, 2, "bfloat16"))
+        text = traced.lower(lowering_platforms=("cuda",)).as_text()
+    assert text.count("custom_call @__gpu$xla.gpu.triton") == 2
+
+
+@pytest.mark.parametrize(
+    ("shape", "heads", "fits"),
+    [
+        ((64, 128, 576), (9, 3, 64), True),
+        ((64, 196, 768), (12, 12, 64), True),
+        ((64, 257, 576), (9, 3, 64), False),  # keys that fill no one tile
+        ((64, 128, 720), (9, 3, 80), False),  # no power of two
+        ((40, 128, 576), (9, 3, 64), False),  # fewer blocks than multiprocessors
+        ((8192, 576), (9, 3, 64), False),
+    ],
+)
+def test_which_fit(shape, heads, fits):
+    x = jax.ShapeDtypeStruct(shape, "bfloat16")
+    with fitting():
+        assert kernels.attention_fits(x, *heads) is fits
+        assert not kernels.attention_fits(jax.ShapeDtypeStruct(shape, "float32"), *heads)
+    assert not kernels.attention_fits(x, *heads)  # nobody allowed it
+
+
+def layers():
+    """What attends itself: with biases, by turning, with shared keys and causally."""
+    return {
+        "encoder": EncoderBlock(64, 2, 96),
+        "rotary": Attention(64, 2, rope_theta=1e4, flash=None),
+        "causal": CausalBlock(128, 4, 2, 96),
+    }
+
+
+@pytest.mark.parametrize("name", list(layers()))
+def test_layers_hand_it_what_it_takes(interpreted, monkeypatch, name):
+    """In float32, which it takes only here: the rounding of bfloat16 would hide a difference."""
+    layer = layers()[name]
+    layer.build()
+    rng = np.random.default_rng(1)
+    for variable in layer.variables:  # biases are zeros at the start
+        variable.assign(rng.normal(scale=0.2, size=variable.shape))
+    x = jnp.asarray(rng.normal(size=(64, 24, 128 if name == "causal" else 64)), "float32")
+    expected = layer(x)
+    monkeypatch.setattr(kernels, "_fits", lambda x: kernels._used.get() is not None)
+    with fitting() as used:
+        found = layer(x)
+        assert used == {"attention"}
+    for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5)
+
+
+def test_layers_that_do_not_ask(monkeypatch):
+    """Masks, scores, memories, other kinds of attention and unit queries have none."""
+    monkeypatch.setattr(kernels, "_fits", lambda x: kernels._used.get() is not None)
+    x = jnp.ones((64, 24, 64))
+    with fitting() as used:
+        attend = Attention(64, 2, flash=None)
+        attend.build()
+        attend(x, attention_mask=jnp.ones((64, 24, 24), bool))
+        attend(x, return_scores=True)
+        attend(x, x)
+        for other in (
+            Attention(64, 2, flash=None, qk_norm=True),
+            Attention(64, 2, flash=False),
+            DifferentialAttention(64, 2, flash=None),
+        ):
+            other.build()
+            other(x)
+        assert not used
