@@ -102,12 +102,11 @@ def measure(config: NanoVLMConfig, batch: dict, options: argparse.Namespace) -> 
     train = TRAIN.model_copy(update={"kernels": options.kernels})
     engine = Engine(model, {"chat": Stream(range(rows), list, NextToken(options.chunk), rows)}, train)
     on_device = {key: backend.to_device(value) for key, value in batch.items()}
-    state = engine.push(engine.initial_state({"chat": on_device}), "chat", on_device)
-    last = None
+    state, last = engine.initial_state({"chat": on_device}), None
 
     def step():
         nonlocal state, last
-        state, last = engine.step(state)
+        state, last = engine.step(engine.push(state, "chat", on_device))
 
     first, seconds = timed(step, lambda: backend.to_host([last]), options.steps)
     if options.profile:

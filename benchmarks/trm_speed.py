@@ -75,24 +75,22 @@ def measure(
     engine = Engine(model, {"sudoku": Stream(range(len(grids)), list, objective, batch)}, train)
     index = {"index": backend.to_device(rng.integers(len(grids), size=batch).astype(np.int32))}
     state = engine.initial_state({"sudoku": index})
-    state = engine.push(state, "sudoku", index)
-    begin = time.perf_counter()
-    state, consumed = engine.step(state)
-    backend.to_host([consumed])
-    compiled = time.perf_counter() - begin
-    for _ in range(3):
-        state, consumed = engine.step(state)
-    backend.to_host([consumed])
-    begin = time.perf_counter()
-    for _ in range(steps):
-        state, consumed = engine.step(state)
-    backend.to_host([consumed])
-    seconds = (time.perf_counter() - begin) / steps
+
+    def run(times: int) -> float:
+        """Seconds of so many steps."""
+        nonlocal state
+        begin = time.perf_counter()
+        for _ in range(times):
+            state, consumed = engine.step(engine.push(state, "sudoku", index))
+        backend.to_host([consumed])
+        return time.perf_counter() - begin
+
+    compiled = run(1)
+    run(3)
+    seconds = run(steps) / steps
     if folder:
         with profile.recorded(folder, 5):
-            for _ in range(5):
-                state, consumed = engine.step(state)
-            backend.to_host([consumed])
+            run(5)
     peak = backend.peak_flops()
     done = flops_per_sample(config) * batch / seconds
     return {

@@ -91,7 +91,7 @@ def vqa_loss(answer_logits, targets, type_logits=None, types=None, type_weight: 
     return loss if types is None else loss + type_weight * cross_entropy(type_logits, types)
 
 
-def next_token(hidden, table, targets, chunk: int = 2048, weights=None):
+def next_token(hidden, table, targets, chunk: int = 2560, weights=None):
     """Summed cross-entropy of softmax(hidden @ table.T), of the tokens that count only.
 
     Logits exist for `chunk` tokens at a time, in the dtype of hidden, and only where a target counts; the
@@ -143,10 +143,14 @@ def next_token(hidden, table, targets, chunk: int = 2048, weights=None):
 def _next_token_block(logits, targets, weights):
     """Logits (C, V) -> float32 (2,) as `next_token` sums it, and the first's gradient, dtype of logits."""
     wide = ops.cast(logits, "float32")
-    log_p = wide - ops.logsumexp(wide, axis=-1, keepdims=True)
     chosen = ops.equal(ops.expand_dims(targets, 1), ops.arange(wide.shape[1], dtype="int32"))
-    weights = ops.expand_dims(ops.where(targets >= 0, weights, 0.0), 1)
-    picked = ops.sum(ops.where(chosen, log_p, 0.0) * weights)  # a target that does not count is never chosen
-    right = ops.equal(ops.cast(ops.argmax(logits, axis=-1), "int32"), targets)
-    slope = (ops.exp(log_p) - ops.cast(chosen, "float32")) * weights
-    return ops.stack([-picked, ops.sum(ops.cast(right, "float32"))]), ops.cast(slope, logits.dtype)
+    counts = ops.expand_dims(targets >= 0, 1)
+    weights = ops.where(counts, ops.expand_dims(weights, 1), 0.0)
+    # All logits are read for the highest, for both sums and for the slope: three passes.
+    highest = ops.max(wide, axis=-1, keepdims=True)
+    total = highest + ops.log(ops.sum(ops.exp(wide - highest), axis=-1, keepdims=True))
+    picked = ops.sum(ops.where(chosen, wide, 0.0), axis=-1, keepdims=True)
+    right = ops.logical_and(counts, picked >= highest)
+    slope = (ops.exp(wide - total) - ops.cast(chosen, "float32")) * weights
+    sums = ops.sum(weights * (total - picked)), ops.sum(ops.cast(right, "float32"))
+    return ops.stack(sums), ops.cast(slope, logits.dtype)

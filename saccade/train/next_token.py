@@ -32,7 +32,7 @@ class NextToken:
     Source: nanoVLM, github.com/huggingface/nanoVLM; averaging: InternVL 2.5, arXiv:2412.05271.
     """
 
-    chunk: int = 2048
+    chunk: int = 2560
     averaging: Averaging = "token"
 
     def __post_init__(self):
