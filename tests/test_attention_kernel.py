@@ -94,6 +94,7 @@ def test_bfloat16_interpreted(interpreted):
 
 
 @pytest.mark.gpu
+@pytest.mark.filterwarnings("ignore:The Pallas Triton backend:DeprecationWarning")
 @pytest.mark.parametrize(("heads", "rotary"), SHAPES)
 def test_values_and_gradients_are_float32s(heads, rotary):
     check_values(heads, rotary, 128, "bfloat16", 5e-3)

@@ -100,6 +100,7 @@ def test_one_row_at_once_interpreted(interpreted, monkeypatch):
 
 
 @pytest.mark.gpu
+@pytest.mark.filterwarnings("ignore:The Pallas Triton backend:DeprecationWarning")
 @pytest.mark.parametrize(
     ("shape", "centred"), [((12544, 768), True), ((8192, 576), False), ((8191, 2048), True)]
 )

@@ -37,12 +37,14 @@ class Heads(NamedTuple):
         """Rows that hold all keys: T, up to a power of two, as Triton has its tiles."""
         return pl.next_power_of_2(self.length)
 
+    # What follows was fastest of some (docs/log.md, 2026-11-28).
     def at_once(self, back: bool) -> int:
         """Queries that meet the keys at once; fewer back, where sums by keys and values lie in registers."""
-        return min(self.tile, 32 if back and self.tile > 128 else 64)
+        most = 128 if self.tile <= 128 else 64
+        return min(self.tile, most // 2 if back else most)
 
     def warps(self, back: bool) -> int:
-        return 8 if back or self.tile > 128 else 4
+        return 8 if back or self.tile <= 128 else 4
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
