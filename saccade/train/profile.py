@@ -38,7 +38,10 @@ def recorded(folder: Path | str, steps: int) -> Generator[None]:
         yield
     finally:
         backend.stop_profile()
-    Console().print(table(busiest(folder), steps))
+    console = Console()
+    if not console.is_terminal:  # a file has no width, and names of kernels are long
+        console.width = 120
+    console.print(table(busiest(folder), steps))
 
 
 def busiest(folder: Path | str) -> list[Spent]:
