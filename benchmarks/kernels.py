@@ -13,7 +13,8 @@ import jax.numpy as jnp
 
 from saccade import backend
 from saccade.layers.blocks import silu_product
-from saccade.layers.normalization import rms
+from saccade.layers.normalization import rms, standardize
+from saccade.layers.rotary import rotary_table, rotate
 
 LENGTH, DIM = 88, 512
 EPSILON = 1e-5
@@ -31,6 +32,31 @@ def plain_mixed(x, kernel, down):
     return rms(x + down.T @ silu_product(pairs, axis=0), EPSILON, axis=0)
 
 
+def plain_gelu(x, up, bias, down):
+    """As MLP does."""
+    return jax.nn.gelu(x @ up + bias.astype(x.dtype)) @ down
+
+
+def plain_norm(x, scale, shift=None):
+    """As LayerNorm and RMSNorm do, and the residual."""
+    if shift is None:
+        return rms(x, EPSILON) * scale.astype(x.dtype), x
+    wide = standardize(x.astype("float32"), EPSILON) * scale + shift
+    return wide.astype(x.dtype), x
+
+
+def plain_attention(packed, table, heads):
+    """As Attention does: cuDNN's where it is bfloat16."""
+    edges = heads.queries * heads.width, (heads.queries + heads.shared) * heads.width
+    parts = (t.reshape(*t.shape[:2], -1, heads.width) for t in jnp.split(packed, edges, axis=-1))
+    queries, keys, values = parts
+    if table:
+        queries, keys = (rotate(t, *table) for t in (queries, keys))
+    way = "cudnn" if packed.dtype == "bfloat16" else "xla"
+    mixed = jax.nn.dot_product_attention(queries, keys, values, is_causal=heads.causal, implementation=way)
+    return mixed.reshape(*packed.shape[:2], -1)
+
+
 def drawn(seed: int, *shapes) -> list:
     """bfloat16; what is multiplied by a matrix keeps its size."""
     keys = jax.random.split(jax.random.key(seed), len(shapes))
@@ -43,7 +69,7 @@ def drawn(seed: int, *shapes) -> list:
 
 def with_gradient(function, given, *args):
     result, back = jax.vjp(function, *args)
-    return (result, *back(given))
+    return result, *back(given)
 
 
 def milliseconds(function, *args, times: int = 30) -> float:
@@ -57,21 +83,21 @@ def milliseconds(function, *args, times: int = 30) -> float:
 
 
 def compare(name: str, kernel, plain, args: list) -> None:
-    given = drawn(9, args[0].shape)[0]
+    given = jax.tree.map(lambda t: drawn(9, t.shape)[0], jax.eval_shape(plain, *args))
     ways = {"kernel": kernel, "plain": plain}
-    wide = [t.astype("float32") for t in (given, *args)]
+    wide = jax.tree.map(lambda t: t.astype("float32"), (given, *args))
     with jax.default_matmul_precision("highest"):
         exact = jax.jit(partial(with_gradient, plain))(*wide)
     for way, function in ways.items():
         found = jax.jit(partial(with_gradient, function))(given, *args)
         far = [
             float(jnp.linalg.norm(a.astype("float32") - b) / jnp.linalg.norm(b))
-            for a, b in zip(found, exact, strict=True)
+            for a, b in zip(*map(jax.tree.leaves, (found, exact)), strict=True)
         ]
         forward = milliseconds(jax.jit(function), *args)
         both = milliseconds(jax.jit(partial(with_gradient, function)), given, *args)
         print(
-            f"{name:7} {way:7} forward {forward:6.3f} ms, with gradient {both:6.3f} ms; "
+            f"{name:17} {way:7} forward {forward:6.3f} ms, with gradient {both:6.3f} ms; "
             f"off by {', '.join(f'{value:.1e}' for value in far)}",
             flush=True,
         )
@@ -84,9 +110,9 @@ def main() -> None:
     if backend.compute_capability() != (9, 0):
         print(f"{backend.device_name()}: no Hopper GPU, nothing to measure")
         return
-    from saccade.kernels import gated, sequence
+    from saccade.kernels import gated, gelu, norms, self_attention, sequence
 
-    print("off: result, gradients by x, kernel, down, against float32")
+    print("off: results, gradients by what was given, against float32")
     compare(
         "swiglu",
         gated.swiglu,
@@ -99,6 +125,29 @@ def main() -> None:
         plain_mixed,
         drawn(1, (LENGTH, options.rows * DIM), (LENGTH, 512), (256, LENGTH)),
     )
+    # nanoVLM's, 64 rows of 128 tokens and of 196 patches, and those of TRM's attention.
+    compare("gelu", gelu.net, plain_gelu, drawn(2, (12_544, 768), (768, 3072), (3072,), (3072, 768)))
+    for shape, shift in (((12_544, 768), True), ((8_192, 576), False)):
+        weights = [jnp.ones(shape[1]), jnp.zeros(shape[1])] if shift else [jnp.ones(shape[1]), None]
+        compare(
+            f"norm {shape[1]}",
+            lambda x, scale, shift: norms.normalized(x, scale, shift, EPSILON),
+            plain_norm,
+            [*drawn(3, shape), *weights],
+        )
+    for rows, heads in (
+        (64, self_attention.Heads(128, 9, 3, 64, True)),
+        (64, self_attention.Heads(196, 12, 12, 64, False)),
+        (options.rows, self_attention.Heads(LENGTH, 8, 8, 64, False)),
+    ):
+        table = () if heads.length == 196 else tuple(map(jnp.asarray, rotary_table(heads.length, 64)))
+        channels = (heads.queries + 2 * heads.shared) * heads.width
+        compare(
+            f"attention {heads.length}",
+            partial(self_attention.attention, table=table, heads=heads),
+            partial(plain_attention, table=table, heads=heads),
+            drawn(4, (rows, heads.length, channels)),
+        )
 
 
 if __name__ == "__main__":

@@ -126,6 +126,12 @@ def test_next_token_equals_the_plain_loss_and_its_gradients(chunk, counted, weig
     np.testing.assert_allclose(to_numpy(gradients[1]), 3 * slope.T @ hidden, atol=1e-5)
 
 
+def test_a_target_that_shares_the_highest_logit_is_right():
+    targets = np.array([0, 4, -100, 2], np.int32)
+    sums = losses.next_token(np.zeros((4, 3), np.float32), np.ones((5, 3), np.float32), targets)
+    np.testing.assert_allclose(to_numpy(sums), [3 * np.log(5), 3], rtol=1e-6)
+
+
 def test_next_token_in_bfloat16_gives_the_table_float32_gradients():
     rng = np.random.default_rng(0)
     hidden, table = (rng.normal(size=(n, 8)).astype(np.float32) for n in (32, 24))

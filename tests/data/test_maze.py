@@ -91,6 +91,14 @@ def test_varied_mazes():
     assert np.mean(ways[1::3] >= maze.WINDING * extents[1::3]) < 0.2
 
 
+def test_no_maze_has_such_a_way(monkeypatch):
+    monkeypatch.setattr(maze, "TRIES", 50)
+    with pytest.raises(
+        SaccadeError, match=r"none of 50 random mazes of side 4 has a way of 5 sides; lower least"
+    ):
+        maze.generate(np.random.default_rng(0), 4, least=5)
+
+
 def test_a_board_smaller_than_the_smallest_side():
     mazes, labels = maze.generate_many(np.random.default_rng(0), 3, 4, varied=True)
     assert maze.solved(mazes, labels).all()

@@ -19,6 +19,7 @@ _SHOWN = " #.SG*"
 # else left, else right, else up (all 1,000 published training mazes agree).
 _PREFERENCE = ((1, 0), (0, -1), (0, 1), (-1, 0))
 SMALLEST, WINDING = 5, 2.5  # of varied mazes: the side, and the way's length in sides
+TRIES = 20_000  # random cells that are looked at for one maze
 _FAR = np.iinfo(np.int32).max
 
 
@@ -199,8 +200,9 @@ def generate(
 
     Args: walls: share of cells that are walls, as in the published mazes.  least: sides that the way has;
         others are thrown away (3 is reached by 1.5 % of 30 x 30, by 0.25 % of 6 x 6).
+    Raises: SaccadeError: none of TRIES has such a way.
     """
-    while True:
+    for _ in range(TRIES):
         cells = np.where(rng.random(side * side) < walls, WALL, OPEN).astype(np.int8)
         free = np.flatnonzero(cells == OPEN)
         if len(free) < 2:
@@ -211,6 +213,10 @@ def generate(
         if reached.max() >= least * side:  # else the start was shut in, or all ways are short: try again
             cells[rng.choice(np.flatnonzero(reached == reached.max()))] = GOAL
             return cells, check(cells)
+    raise SaccadeError(
+        f"none of {TRIES:,} random mazes of side {side} has a way of {least:g} sides; lower least, or walls "
+        f"({walls:g})"
+    )
 
 
 def generate_many(
@@ -222,18 +228,21 @@ def generate_many(
         around them; one of these two winds: its way is WINDING sides long, or longer.
     """
     if varied:
-        pairs = [_varied(rng, side, number % 3) for number in range(count)]
+        ways = generate, _smaller, _winding
+        pairs = [ways[number % len(ways)](rng, side) for number in range(count)]
     else:
         pairs = [generate(rng, side) for _ in range(count)]
     mazes, labels = zip(*pairs, strict=True)
     return np.stack(mazes), np.stack(labels)
 
 
-def _varied(rng: np.random.Generator, side: int, kind: int) -> tuple[np.ndarray, ...]:
-    if kind == 0:
-        return generate(rng, side)
+def _smaller(rng: np.random.Generator, side: int, least: float = 1) -> tuple[np.ndarray, ...]:
     own = int(rng.integers(min(SMALLEST, side), side + 1))
-    return _on_board(rng, generate(rng, own, least=WINDING if kind == 2 else 1), side)
+    return _on_board(rng, generate(rng, own, least=least), side)
+
+
+def _winding(rng: np.random.Generator, side: int) -> tuple[np.ndarray, ...]:
+    return _smaller(rng, side, least=WINDING)
 
 
 def _on_board(rng: np.random.Generator, pair, side: int) -> tuple[np.ndarray, ...]:
