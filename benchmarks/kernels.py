@@ -126,7 +126,12 @@ def main() -> None:
         drawn(1, (LENGTH, options.rows * DIM), (LENGTH, 512), (256, LENGTH)),
     )
     # nanoVLM's, 64 rows of 128 tokens and of 196 patches, and those of TRM's attention.
-    compare("gelu", gelu.net, plain_gelu, drawn(2, (12_544, 768), (768, 3072), (3072,), (3072, 768)))
+    compare(
+        "gelu",
+        lambda x, up, bias, down: gelu.net(x, up, bias.astype("float32"), down),
+        plain_gelu,
+        drawn(2, (12_544, 768), (768, 3072), (3072,), (3072, 768)),
+    )
     for shape, shift in (((12_544, 768), True), ((8_192, 576), False)):
         weights = [jnp.ones(shape[1]), jnp.zeros(shape[1])] if shift else [jnp.ones(shape[1]), None]
         compare(

@@ -2,8 +2,11 @@
 
 import contextlib
 import warnings
+from functools import partial
 
 import jax
+import pytest
+from jax.experimental import pallas as pl
 
 from saccade import kernels
 
@@ -12,12 +15,24 @@ from saccade import kernels
 def fitting():
     """As within `allowed`, where nothing need be used in the end; gives the names of what is."""
     token = kernels._used.set(set())
-    yield kernels._used.get()
-    kernels._used.reset(token)
+    try:
+        yield kernels._used.get()
+    finally:
+        kernels._used.reset(token)
 
 
 @contextlib.contextmanager
-def hopper():
+def interpreted():
+    """A CPU does what a GPU would with a Triton kernel."""
+    jax.clear_caches()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pl, "pallas_call", partial(pl.pallas_call, interpret=True))
+        yield
+    jax.clear_caches()  # what was traced so must not be met again
+
+
+@contextlib.contextmanager
+def for_hopper():
     """A program is for an H100: JAX 0.11 asks which GPU Triton is to be lowered for."""
     if jax.__version_info__ < (0, 11):
         yield

@@ -1,14 +1,12 @@
 """The attention kernel: which shapes it takes, its values on a CPU that interprets it and on a GPU, and that
 layers hand it what it takes."""
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.experimental import pallas as pl
-from kernel_parts import fitting, hopper
+from kernel_parts import fitting, for_hopper
+from kernel_parts import interpreted as by_a_cpu
 
 from saccade import kernels
 from saccade.kernels.self_attention import Heads, attention
@@ -76,12 +74,9 @@ def check_values(heads: Heads, rotary: bool, batch: int, dtype: str, limit: floa
 
 
 @pytest.fixture
-def interpreted(monkeypatch):
-    """A CPU does what the GPU would."""
-    jax.clear_caches()
-    monkeypatch.setattr(pl, "pallas_call", partial(pl.pallas_call, interpret=True))
-    yield
-    jax.clear_caches()  # what was traced so must not be met again
+def interpreted():
+    with by_a_cpu():
+        yield
 
 
 @pytest.mark.parametrize(("heads", "rotary"), SHAPES)
@@ -102,7 +97,7 @@ def test_values_and_gradients_are_float32s(heads, rotary):
 
 @pytest.mark.parametrize(("heads", "rotary"), SHAPES[:3])
 def test_this_jax_lowers_it_for_the_gpu(heads, rotary):
-    with hopper():
+    with for_hopper():
         traced = jax.jit(with_gradient(attention, heads)).trace(*drawn(heads, rotary, 2, "bfloat16"))
         text = traced.lower(lowering_platforms=("cuda",)).as_text()
     assert text.count("custom_call @__gpu$xla.gpu.triton") == 2
@@ -111,12 +106,15 @@ def test_this_jax_lowers_it_for_the_gpu(heads, rotary):
 @pytest.mark.parametrize(
     ("shape", "heads", "fits"),
     [
-        ((64, 128, 576), (9, 3, 64), True),
-        ((64, 196, 768), (12, 12, 64), True),
-        ((64, 257, 576), (9, 3, 64), False),  # keys that fill no one tile
-        ((64, 128, 720), (9, 3, 80), False),  # no power of two
-        ((40, 128, 576), (9, 3, 64), False),  # fewer blocks than multiprocessors
-        ((8192, 576), (9, 3, 64), False),
+        ((64, 128, 576), (3, 64), True),
+        ((64, 196, 768), (12, 64), True),
+        ((64, 256, 288), (3, 32), True),
+        ((64, 16, 576), (3, 64), True),
+        ((64, 15, 576), (3, 64), False),
+        ((64, 257, 576), (3, 64), False),  # keys that fill no one tile
+        ((64, 128, 720), (3, 80), False),  # no power of two
+        ((40, 128, 576), (3, 64), False),  # fewer blocks than multiprocessors
+        ((8192, 576), (3, 64), False),
     ],
 )
 def test_which_fit(shape, heads, fits):
@@ -164,6 +162,13 @@ def test_layers_that_do_not_ask(monkeypatch):
         attend(x, attention_mask=jnp.ones((64, 24, 24), bool))
         attend(x, return_scores=True)
         attend(x, x)
+        attend(x, positions=jnp.zeros((64, 24), "int32"))
+        block = CausalBlock(64, 2, 2, 96)
+        block.build()
+        _, memory = block(x, attention_mask=jnp.ones((64, 24, 24), bool))
+        block(x, positions=jnp.zeros((64, 24), "int32"))
+        cache = tuple(jnp.pad(part, ((0, 0), (0, 1), (0, 0), (0, 0))) for part in memory)
+        block(x[:, :1], jnp.ones((64, 1, 25), bool), cache=cache, slot=jnp.asarray(24))
         for other in (
             Attention(64, 2, flash=None, qk_norm=True),
             Attention(64, 2, flash=False),

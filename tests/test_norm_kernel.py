@@ -1,16 +1,14 @@
 """The norm's kernel: which shapes it takes, that JAX lowers it, its values on a CPU that interprets it and on
 a GPU, and that layers hand it what it takes."""
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 import keras
 import numpy as np
 import pytest
-from jax.experimental import pallas as pl
 from keras import ops
-from kernel_parts import fitting, hopper
+from kernel_parts import fitting, for_hopper
+from kernel_parts import interpreted as by_a_cpu
 
 from saccade import kernels
 from saccade.kernels import norms
@@ -73,12 +71,10 @@ def check_values(shape, centred: bool, dtype: str, limit: float) -> None:
 @pytest.fixture
 def interpreted(monkeypatch):
     """A CPU does what a GPU of two multiprocessors would."""
-    jax.clear_caches()
-    monkeypatch.setattr(pl, "pallas_call", partial(pl.pallas_call, interpret=True))
     monkeypatch.setattr(norms, "multiprocessors", lambda: 2)
     monkeypatch.setattr(norms, "BLOCKS", 2)
-    yield
-    jax.clear_caches()  # what was traced so must not be met again
+    with by_a_cpu():
+        yield
 
 
 @pytest.mark.parametrize("centred", [True, False], ids=["layer", "rms"])
@@ -111,7 +107,7 @@ def test_values_and_gradients_are_float32s(shape, centred):
 @pytest.mark.parametrize(("shape", "centred"), [((12544, 768), True), ((8192, 576), False)])
 def test_this_jax_lowers_it_for_the_gpu(monkeypatch, shape, centred):
     monkeypatch.setattr(norms, "multiprocessors", lambda: 132)
-    with hopper():
+    with for_hopper():
         lowered = jax.jit(with_gradient(kernel)).trace(*drawn(shape, centred, "bfloat16"))
         text = lowered.lower(lowering_platforms=("cuda",)).as_text()
     assert text.count("custom_call @__gpu$xla.gpu.triton") == 2
@@ -123,6 +119,9 @@ def test_this_jax_lowers_it_for_the_gpu(monkeypatch, shape, centred):
         ((64, 196, 768), True),
         ((64, 128, 576), True),
         ((8191, 2048), True),
+        ((4096, 256), True),
+        ((4095, 256), False),
+        ((4096, 248), False),
         ((8, 128, 576), False),  # few rows
         ((64, 128, 4096), False),  # wider than a tile
         ((64, 128, 64), False),

@@ -38,8 +38,8 @@ def allowed() -> Generator[None]:
         _used.reset(token)
     if not used:
         raise SaccadeError(
-            "kernels are asked for, but no layer takes one: precision must be mixed_bfloat16, and batches "
-            "large (docs/training.md says how large); leave train.kernels out"
+            "kernels are asked for, but no layer takes one: they need mixed_bfloat16, some 4,096 rows (batch "
+            "times tokens), and more each (docs/training.md#kernels); leave train.kernels out"
         )
 
 
@@ -116,8 +116,8 @@ def gelu_net(x, up, bias, down):
     return ops.reshape(result, (*x.shape[:-1], down.shape[-1]))
 
 
-def attention_fits(x, num_heads: int, num_kv_heads: int, width: int) -> bool:
-    """Whether `attention` takes what is made of x (B, T, D): heads so many, so wide."""
+def attention_fits(x, num_kv_heads: int, width: int) -> bool:
+    """Whether `attention` takes what is made of x (B, T, D): so many heads of keys, so wide."""
     if not _fits(x) or len(x.shape) != 3:
         return False
     batch, length, _ = x.shape

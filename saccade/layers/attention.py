@@ -31,7 +31,7 @@ class Attention(keras.layers.Layer):
         flash: the fused kernel of the device: True = must, None = where device and shapes allow it and no
             mask is given (a mask would be added to all scores, and get a gradient), False = never. None is
             tried once for each shape: a refusal is logged ("saccade", info) and the plain kernel used from
-            then on. It gives no scores.
+            then on. It gives no scores. What saccade.kernels allow comes before either, but for False.
         initializer: of the four kernels.
     Call:
         x: float (B, T, D).
@@ -116,10 +116,10 @@ class Attention(keras.layers.Layer):
             return rotate(x, *rotary_table(x.shape[1], x.shape[-1], self.rope_theta))
         return rotate(x, *rotary_at(positions, x.shape[-1], self.rope_theta))
 
-    def has_kernel(self, x) -> bool:
+    def fits_kernel(self, x) -> bool:
         """Whether x, reading all of itself, does so by a kernel of saccade.kernels."""
         plain = type(self)._mix is Attention._mix and not self.qk_norm and self.flash is not False
-        return plain and kernels.attention_fits(x, self.num_heads, self.num_kv_heads, self.head_dim)
+        return plain and kernels.attention_fits(x, self.num_kv_heads, self.head_dim)
 
     def _by_kernel(self, x, causal):
         """What each query reads, (B, T, D). One product makes queries, keys and values, never split."""
@@ -141,7 +141,7 @@ class Attention(keras.layers.Layer):
         never_empty=False,
     ):
         alone = memory is None and attention_mask is None and positions is None and not return_scores
-        if alone and self.has_kernel(x):
+        if alone and self.fits_kernel(x):
             return self.output_projection(self._by_kernel(x, causal))
         queries = self._place(self._split(self.query(x)), positions)
         if memory is None:

@@ -293,13 +293,13 @@ class CausalBlock(keras.layers.Layer):
 
     def call(self, x, attention_mask=None, positions=None, cache=None, slot=None):
         normed, x = normalized(self.attention_norm, x)
-        memory = self.attention.project_memory(normed, positions)
+        memory = self.attention.project_memory(normed, positions)  # in training nobody reads it: XLA drops it
         if cache is not None:
             memory = tuple(place(old, new, slot) for old, new in zip(cache, memory, strict=True))
         alone = cache is None and attention_mask is None and positions is None
         mixed = self.attention(
             normed,
-            None if alone and self.attention.has_kernel(normed) else memory,
+            None if alone and self.attention.fits_kernel(normed) else memory,
             attention_mask,
             positions=positions,
             causal=attention_mask is None,

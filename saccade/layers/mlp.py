@@ -52,7 +52,7 @@ class MLP(keras.layers.Layer):
         self.mlp_dim = mlp_dim
         self.axis = axis
         self.activation = activation_of(activation)
-        self.has_kernel = axis == -1 and use_bias and activation == "gelu_pytorch_tanh"
+        self.plain_gelu = axis == -1 and use_bias and activation == "gelu_pytorch_tanh"
         options = {"use_bias": use_bias, "kernel_initializer": initializer, "dtype": self.dtype_policy}
         self.up = keras.layers.Dense(mlp_dim, name="up", **options)
         self.down = keras.layers.Dense(dim, name="down", **options)
@@ -62,7 +62,7 @@ class MLP(keras.layers.Layer):
         self.down.build((None, self.mlp_dim))
 
     def call(self, x):
-        if self.has_kernel and kernels.gelu_fits(x, self.mlp_dim):
+        if self.plain_gelu and kernels.gelu_fits(x, self.mlp_dim):
             y = kernels.gelu_net(x, self.up.kernel, self.up.bias, self.down.kernel)
             return y + ops.cast(self.down.bias, x.dtype)
         return contract(self.down, self.activation(contract(self.up, x, self.axis)), self.axis)

@@ -99,7 +99,8 @@ def next_token(hidden, table, targets, chunk: int = 2560, weights=None):
 
     Args:
         hidden: float (N, D).  table: float (V, D), used in the dtype of hidden.
-        targets: int32 (N,); negative = does not count.  weights: float32 (N,), of each token; None = all 1.
+        targets: int32 (N,), below V; negative = does not count.
+        weights: float32 (N,), of each token; None = all 1.
     Returns: float32 (2,): the weighted sum of -log p[target], and how many targets have the highest logit.
     Source: Cut Your Losses in Large-Vocabulary Language Models, section 4, arXiv:2411.09009, has the idea.
     """

@@ -35,9 +35,11 @@ def _equation(equation, notes: list[str]) -> int:
         return _dot(equation)
     if primitive == "conv_general_dilated":
         return _convolution(equation)
-    if primitive == "wgmma_ref":
-        notes.append("FLOPs: products within saccade.kernels are not seen, so MFU is too low")
     inner = [_walk(jaxpr, notes) for jaxpr in _sub_jaxprs(parameters)]
+    if primitive == "wgmma_ref" or (primitive == "pallas_call" and sum(inner)):
+        # One block's, of as many as its grid has.
+        notes.append("FLOPs: products within saccade.kernels are not seen, so MFU is too low")
+        return 0
     if primitive == "scan":
         return parameters["length"] * sum(inner)
     if primitive == "cond":

@@ -38,10 +38,7 @@ def recorded(folder: Path | str, steps: int) -> Generator[None]:
         yield
     finally:
         backend.stop_profile()
-    console = Console()
-    if not console.is_terminal:  # a file has no width, and names of kernels are long
-        console.width = 120
-    console.print(table(busiest(folder), steps))
+    Console().print(table(busiest(folder), steps))
 
 
 def busiest(folder: Path | str) -> list[Spent]:
@@ -108,8 +105,9 @@ def table(spent: list[Spent], steps: int) -> Table:
     """The kernels that take longest, for each of so many steps."""
     total = sum(one.milliseconds for one in spent)
     shown = Table(title=f"Where {steps} steps spent their time")
-    for column in ("kernel", "ms a step", "share", "calls a step"):
-        shown.add_column(column, justify="left" if column == "kernel" else "right", no_wrap=True)
+    shown.add_column("kernel", overflow="fold")  # on a narrow terminal names give way, not numbers
+    for column in ("ms a step", "share", "calls a step"):
+        shown.add_column(column, justify="right", no_wrap=True)
     rest = spent[SHOWN:]
     others = Spent(f"{len(rest)} others", sum(r.milliseconds for r in rest), sum(r.calls for r in rest))
     for one in [*spent[:SHOWN], *([others] if rest else [])]:

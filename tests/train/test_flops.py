@@ -7,7 +7,7 @@ from keras import ops
 from rich.console import Console
 
 from saccade import backend
-from saccade.kernels import gated
+from saccade.kernels import gated, norms, self_attention
 from saccade.train import TrainConfig, Trainer, flops
 
 
@@ -53,6 +53,20 @@ def test_products_within_kernels_are_said_to_be_missing(monkeypatch):
     found = flops.count(traced)
     assert found.total == 2 * 768 * 128 * 64  # the last product alone
     assert "saccade.kernels" in found.notes[0]
+
+
+def test_products_of_triton_kernels_are_missing_too():
+    heads = self_attention.Heads(128, 2, 1, 64, True)
+    packed = jax.ShapeDtypeStruct((4, 128, 4 * 64), "bfloat16")
+    found = flops.count(jax.make_jaxpr(lambda t: self_attention.attention(t, (), heads))(packed))
+    assert found.total == 0
+    assert "saccade.kernels" in found.notes[0]
+
+
+def test_norms_in_triton_have_none():
+    x, scale = jax.ShapeDtypeStruct((8, 64), "bfloat16"), jax.ShapeDtypeStruct((64,), "float32")
+    found = flops.count(jax.make_jaxpr(lambda x, scale: norms.normalized(x, scale, None, 1e-5))(x, scale))
+    assert (found.total, found.notes) == (0, [])
 
 
 def test_a_training_step():
