@@ -3,24 +3,7 @@
 import keras
 from keras import ops
 
-
-def pixel_shuffle(x, grid: tuple, factor: int):
-    """Fold each factor x factor square of patches into one longer vector.
-
-    Args:
-        x: (B, H * W, C), row-major over grid = (H, W).
-        factor: r; must divide H and W.
-    Returns: (B, H * W / r^2, r^2 * C), row-major over (H / r, W / r).
-    Raises: ValueError: r does not divide the grid (states both).
-    Source: nanoVLM's modality projector; equal to Idefics3Connector.pixel_shuffle in transformers.
-    """
-    rows, columns = grid
-    if rows % factor or columns % factor:
-        raise ValueError(f"pixel shuffle by {factor} does not divide the patch grid {rows} x {columns}")
-    channels = x.shape[-1]
-    x = ops.reshape(x, (-1, rows // factor, factor, columns // factor, factor, channels))
-    x = ops.transpose(x, (0, 1, 3, 2, 4, 5))
-    return ops.reshape(x, (-1, rows * columns // factor**2, factor**2 * channels))
+from saccade.layers.embeddings import pixel_shuffle
 
 
 class Projection(keras.layers.Layer):
@@ -64,6 +47,33 @@ def splice(x, soft, image_mask):
     first = ops.expand_dims(ops.arange(groups, dtype="int32") * soft.shape[1], 1)
     missing = groups * soft.shape[1]  # a row never reads the images of the next
     which = ops.where(which < soft.shape[1], first + which, missing)
-    rows = ops.take(ops.reshape(soft, (-1, soft.shape[-1])), ops.reshape(which, (-1,)), axis=0)
+    rows, which = ops.reshape(soft, (-1, soft.shape[-1])), ops.reshape(which, (-1,))
+    rows = _read_once(rows, which, ops.reshape(image_mask, (-1,)))
     rows = ops.reshape(ops.cast(rows, x.dtype), ops.shape(x))
     return ops.where(ops.expand_dims(image_mask, -1), rows, x)
+
+
+def _read_once(rows, which, kept):
+    """rows[which] for a caller that drops the places that are not kept; no two of the kept read the same row.
+
+    So the gradient is a gather as well, from the place that reads each row. A plain gather's is a scatter
+    that adds, and there the dropped places, many of them at one row, take turns on a GPU to add zeros.
+
+    Args: rows: float (R, D).  which: int32 (P,), R = none (NaN on JAX).  kept: bool (P,).
+    Returns: float (P, D).
+    """
+
+    @ops.custom_gradient
+    def read(rows):
+        def gradient(*args, upstream=None):
+            given = args[0] if upstream is None else upstream
+            count = rows.shape[0]
+            target = ops.expand_dims(ops.where(kept, which, count), 1)  # the dropped: behind the last row
+            place = ops.arange(1, which.shape[0] + 1, dtype="int32")  # 0 = nowhere
+            place = ops.scatter_update(ops.zeros((count + 1,), "int32"), target, place)[:count]
+            found = ops.take(given, ops.maximum(place - 1, 0), axis=0)
+            return ops.where(ops.expand_dims(place > 0, 1), found, ops.zeros_like(found))
+
+        return ops.take(rows, which, axis=0), gradient
+
+    return read(rows)

@@ -4,7 +4,54 @@ import keras
 import numpy as np
 from keras import ops
 
+from saccade import backend
 from saccade.layers.cache import slots_of
+
+
+def pixel_shuffle(x, grid: tuple, factor: int):
+    """Fold each factor x factor square of patches into one longer vector.
+
+    Args:
+        x: (B, H * W, C), row-major over grid = (H, W).
+        factor: r; must divide H and W.
+    Returns: (B, H * W / r^2, r^2 * C), row-major over (H / r, W / r).
+    Raises: ValueError: r does not divide the grid (states both).
+    Source: nanoVLM's modality projector; equal to Idefics3Connector.pixel_shuffle in transformers.
+    """
+    rows, columns = grid
+    if rows % factor or columns % factor:
+        raise ValueError(f"pixel shuffle by {factor} does not divide the patch grid {rows} x {columns}")
+    channels = x.shape[-1]
+    x = ops.reshape(x, (-1, rows // factor, factor, columns // factor, factor, channels))
+    x = ops.transpose(x, (0, 1, 3, 2, 4, 5))
+    return ops.reshape(x, (-1, rows * columns // factor**2, factor**2 * channels))
+
+
+class PatchConvolution(keras.layers.Conv2D):
+    """A convolution whose stride is the side of its kernel, computed as what it is: a product.
+
+    Variables and values are Conv2D's. cuDNN has no good kernel for it: on an H100 its forward pass took
+    0.53 of the 47 ms of nanoVLM's training step.
+
+    Args:
+        filters: D.  side: p, of a patch.  use_bias: as of Conv2D.
+    Call: x: float (B, H, W, C).
+    Returns: float (B, H / p, W / p, D).
+    Raises: ValueError: p does not divide H and W.
+    """
+
+    def __init__(self, filters: int, side: int, use_bias: bool = True, **kwargs):
+        super().__init__(
+            filters, side, strides=side, data_format="channels_last", use_bias=use_bias, **kwargs
+        )
+
+    def convolution_op(self, inputs, kernel):
+        height, width, channels = inputs.shape[1:]
+        side = self.kernel_size[0]
+        pixels = ops.reshape(inputs, (-1, height * width, channels))
+        patches = pixel_shuffle(pixels, (height, width), side)
+        y = backend.tensordot(patches, ops.reshape(kernel, (-1, self.filters)), (-1, 0))
+        return ops.reshape(y, (-1, height // side, width // side, self.filters))
 
 
 class PatchEmbedding(keras.layers.Layer):
@@ -61,9 +108,7 @@ class PatchEmbedding(keras.layers.Layer):
             for i in range(len(stem))
         ]
         rest = patch_size // 2 ** len(stem)
-        self.projection = keras.layers.Conv2D(
-            dim, rest, strides=rest, use_bias=use_bias, dtype=policy, name="projection"
-        )
+        self.projection = PatchConvolution(dim, rest, use_bias=use_bias, dtype=policy, name="projection")
 
     def build(self, input_shape=None):
         channels = 3

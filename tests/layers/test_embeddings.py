@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import keras
 import numpy as np
 import pytest
 import reference
@@ -9,7 +10,7 @@ from keras import ops
 from reference import to_numpy, weights
 
 from saccade.layers import embeddings
-from saccade.layers.embeddings import PatchEmbedding, TokenEmbedding, lookup
+from saccade.layers.embeddings import PatchConvolution, PatchEmbedding, TokenEmbedding, lookup
 from saccade.layers.pooling import AttentionPooling
 
 B, D, PATCH, GRID = 2, 24, 4, (3, 5)
@@ -43,6 +44,39 @@ def test_patches_are_row_major(rng):
             )
             expected = np.einsum("bijc,ijcd->bd", square, kernel) + bias + w["positions"][row, column]
             np.testing.assert_allclose(result[:, row * GRID[1] + column], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("use_bias", [True, False])
+@pytest.mark.parametrize(("side", "channels"), [(PATCH, 3), (2, 5), (1, 7)])
+def test_a_patch_convolution_is_a_convolution(rng, side, channels, use_bias):
+    """Values, gradients and variables."""
+    ours = PatchConvolution(D, side, use_bias=use_bias, name="projection")
+    plain = keras.layers.Conv2D(D, side, strides=side, use_bias=use_bias, name="projection")
+    for layer in (ours, plain):
+        layer.build((None, None, None, channels))
+        reference.randomize(layer)
+    paths, others = ([(v.path, v.shape) for v in layer.variables] for layer in (ours, plain))
+    assert paths == others
+    images, upstream = normal(rng, B, H, W, channels), normal(rng, B, H // side, W // side, D)
+    results = []
+    for layer in (ours, plain):
+        values = [v.value for v in layer.variables]
+        y, backward = jax.vjp(lambda v, x, layer=layer: layer.stateless_call(v, [], x)[0], values, images)
+        by_values, by_images = backward(upstream)
+        results.append([y, *by_values, by_images])
+    for found, expected in zip(*results, strict=True):
+        np.testing.assert_allclose(found, expected, atol=2e-5, rtol=1e-5)
+
+
+def test_a_patch_convolution_computes_in_bfloat16(rng):
+    layer = PatchConvolution(D, PATCH, dtype="mixed_bfloat16")
+    layer.build((None, None, None, 3))
+    reference.randomize(layer)
+    images = normal(rng, B, H, W, 3)
+    found = layer(images)
+    assert found.dtype == "bfloat16"
+    exact = ops.conv(images, layer.kernel.value, strides=PATCH) + layer.bias.value
+    np.testing.assert_allclose(np.asarray(found, np.float32), exact, atol=0.05)
 
 
 def test_stem(rng):

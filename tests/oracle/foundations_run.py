@@ -1,4 +1,4 @@
-"""Flamingo and BLIP2 on the backend of the environment: python foundations_run.py OUT.npz"""
+"""Run Flamingo, BLIP2 and the gradient of `splice` on this backend: python foundations_run.py OUT.npz"""
 
 import sys
 
@@ -9,6 +9,7 @@ from reference import to_numpy
 
 from saccade import backend
 from saccade.decoding.settings import GenerationConfig
+from saccade.fusion.projection import splice
 from saccade.generate import Writer
 from saccade.models.blip2 import BLIP2, BLIP2Config
 from saccade.models.flamingo import Flamingo, FlamingoConfig
@@ -44,9 +45,20 @@ def batch(name: str) -> dict:
     }
 
 
+def splice_gradients() -> dict:
+    """By tokens and by image tokens, of which the second row has no place for all."""
+    rng = np.random.default_rng(5)
+    x, upstream = (rng.normal(size=(B, S, 4)).astype(np.float32) for _ in range(2))
+    soft = rng.normal(size=(B, K, Q, 4)).astype(np.float32)
+    values = [keras.ops.convert_to_tensor(v) for v in (x, soft)]
+    mask, upstream = (keras.ops.convert_to_tensor(v) for v in (batch("blip2")["image_mask"], upstream))
+    _, found = backend.value_and_grad(lambda v: (keras.ops.sum(splice(*v, mask) * upstream), {}), values)
+    return dict(zip(("splice/by_x", "splice/by_soft"), map(to_numpy, found), strict=True))
+
+
 def outputs() -> dict:
-    """Logits, four tokens written with a cache, and the loss and gradient of stage one."""
-    found = {}
+    """Logits, four tokens written with a cache, the loss and gradient of stage one; `splice_gradients`."""
+    found = splice_gradients()
     for name, (kind, config) in MODELS.items():
         model, given = reference.randomize(kind(config)), batch(name)
         found[f"{name}/logits"] = to_numpy(backend.compiled(model, model)(given))

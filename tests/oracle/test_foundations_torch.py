@@ -1,4 +1,4 @@
-"""Flamingo and BLIP2 on torch say what they say on JAX."""
+"""Flamingo, BLIP2 and the gradient of `splice` on torch say what they say on JAX."""
 
 import os
 import subprocess
