@@ -3,6 +3,7 @@ layers hand it what it takes."""
 
 import jax
 import jax.numpy as jnp
+import keras
 import numpy as np
 import pytest
 from kernel_parts import fitting, for_hopper
@@ -12,7 +13,7 @@ from saccade import kernels
 from saccade.kernels.self_attention import Heads, attention
 from saccade.layers.attention import Attention
 from saccade.layers.attention_kinds import DifferentialAttention
-from saccade.layers.blocks import CausalBlock, EncoderBlock
+from saccade.layers.blocks import CausalBlock, EncoderBlock, again
 from saccade.layers.rotary import rotary_table
 
 SHAPES = [  # nanoVLM's decoder, TRM's, nanoVLM's tower (196 tokens), odd ones
@@ -150,6 +151,32 @@ def test_layers_hand_it_what_it_takes(interpreted, monkeypatch, name):
         assert used == {"attention"}
     for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(one, other, atol=1e-5)
+
+
+def test_adapters_and_remat_go_through_it(interpreted, monkeypatch):
+    block = CausalBlock(128, 4, 2, 96)
+    block.build()
+    rng = np.random.default_rng(2)
+    for dense in (block.attention.query, block.attention.key_value):
+        dense.enable_lora(2, lora_alpha=3)
+        dense.lora_kernel_b.assign(rng.normal(scale=0.1, size=dense.lora_kernel_b.shape))  # zeros at first
+    x, given = (jnp.asarray(rng.normal(size=(64, 24, 128)), "float32") for _ in range(2))
+
+    def gradients(call):
+        def function(weights, x):
+            with keras.StatelessScope(list(zip(block.trainable_variables, weights, strict=True))):
+                return call(x)[0]
+
+        return jax.vjp(function, [v.value for v in block.trainable_variables], x)[1](given)
+
+    expected = gradients(block)
+    monkeypatch.setattr(kernels, "_fits", lambda x: kernels._used.get() is not None)
+    monkeypatch.setattr(kernels, "norm_fits", lambda x: False)
+    with fitting() as used:
+        found = gradients(again(block))
+        assert "attention" in used
+    for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        assert jnp.linalg.norm(one - other) < 1e-5 * jnp.linalg.norm(other)
 
 
 def test_layers_that_do_not_ask(monkeypatch):
