@@ -56,15 +56,17 @@ def _normed(x, scale, shift, epsilon: float):
         *shift_ref, y_ref = refs
         place, real = _place(pl.program_id(0), tile, x.shape)
         unit, _ = _unit(_load(x_ref, place, real), real, x.shape[1], bool(shift_ref), epsilon)
-        y = unit * _row(scale_ref, tile)
+        y = unit * _row(scale_ref, tile, x.shape[1])
         for ref in shift_ref:
-            y = y + _row(ref, tile)
+            y = y + _row(ref, tile, x.shape[1])
         triton.store(y_ref.at[place], y.astype(x.dtype), mask=real)
 
     return pl.pallas_call(
         norm,
         out_shape=jax.ShapeDtypeStruct(x.shape, x.dtype),
         grid=(pl.cdiv(len(x), tile[0]),),
+        in_specs=[_filled(x, tile), *[_filled(scale, tile)] * (1 if shift is None else 2)],
+        out_specs=_filled(x, tile),
         compiler_params=triton.CompilerParams(num_warps=WARPS, num_stages=2),
         name="norm",
     )(x, scale, *(() if shift is None else (shift,)))
@@ -80,7 +82,7 @@ def _gradients(x, scale, by_y, by_rest, centred: bool, epsilon: float) -> list:
     blocks = min(BLOCKS * multiprocessors(), tiles)
 
     def norm_gradient(x_ref, scale_ref, by_y_ref, by_rest_ref, by_x_ref, *sum_refs):
-        own, scale = pl.program_id(0), _row(scale_ref, tile)
+        own, scale = pl.program_id(0), _row(scale_ref, tile, x.shape[1])
 
         def add(i, sums):
             place, real = _place(own + i * blocks, tile, (rows, columns))
@@ -107,6 +109,8 @@ def _gradients(x, scale, by_y, by_rest, centred: bool, epsilon: float) -> list:
         norm_gradient,
         out_shape=[jax.ShapeDtypeStruct(x.shape, x.dtype), *[sums] * (2 if centred else 1)],
         grid=(blocks,),
+        in_specs=[_filled(t, tile) for t in (x, scale, by_y, by_rest)],
+        out_specs=[_filled(x, tile), *[_filled(sums, tile)] * (2 if centred else 1)],
         compiler_params=triton.CompilerParams(num_warps=WARPS_BACK, num_stages=2),
         name="norm_gradient",
     )(x, scale, by_y, by_rest)
@@ -116,6 +120,11 @@ def _tile(columns: int, numbers: int) -> tuple[int, int]:
     """Rows and columns of a tile, powers of two, as Triton has its tiles."""
     width = pl.next_power_of_2(columns)
     return max(1, numbers // width), width
+
+
+def _filled(array, tile: tuple[int, int]):
+    """All of an array as one block, as wide as a tile: what is not there is masked."""
+    return pl.BlockSpec((*array.shape[:-1], tile[1]), lambda *_: (0,) * len(array.shape))
 
 
 def _place(index, tile: tuple[int, int], shape: tuple[int, int]) -> tuple:
@@ -143,7 +152,7 @@ def _load(ref, place, real):
     return triton.load(ref.at[place], mask=real, other=0.0).astype(jnp.float32)
 
 
-def _row(ref, tile: tuple[int, int]):
+def _row(ref, tile: tuple[int, int], columns: int):
     """float32 (1, width) of (D,)."""
-    mask = lax.iota(jnp.int32, tile[1]) < ref.shape[0]
+    mask = lax.iota(jnp.int32, tile[1]) < columns
     return triton.load(ref.at[pl.ds(0, tile[1])], mask=mask, other=0.0)[None]
