@@ -116,10 +116,13 @@ class Attention(keras.layers.Layer):
             return rotate(x, *rotary_table(x.shape[1], x.shape[-1], self.rope_theta))
         return rotate(x, *rotary_at(positions, x.shape[-1], self.rope_theta))
 
-    def fits_kernel(self, x) -> bool:
-        """Whether x, reading all of itself, does so by a kernel of saccade.kernels."""
+    def fits_kernel(self, x, attention_mask=None, positions=None) -> bool:
+        """Whether x, reading itself, does so by a kernel of saccade.kernels, which knows no mask and no
+        positions but 0, 1, ..."""
         plain = type(self)._mix is Attention._mix and not self.qk_norm and self.flash is not False
-        return plain and kernels.attention_fits(x, self.num_kv_heads, self.head_dim)
+        if not plain or attention_mask is not None or positions is not None:
+            return False
+        return kernels.attention_fits(x, self.num_kv_heads, self.head_dim)
 
     def _by_kernel(self, x, causal):
         """What each query reads, (B, T, D). One product makes queries, keys and values, never split."""
@@ -140,8 +143,7 @@ class Attention(keras.layers.Layer):
         causal=False,
         never_empty=False,
     ):
-        alone = memory is None and attention_mask is None and positions is None and not return_scores
-        if alone and self.fits_kernel(x):
+        if memory is None and not return_scores and self.fits_kernel(x, attention_mask, positions):
             return self.output_projection(self._by_kernel(x, causal))
         queries = self._place(self._split(self.query(x)), positions)
         if memory is None:

@@ -296,10 +296,10 @@ class CausalBlock(keras.layers.Layer):
         memory = self.attention.project_memory(normed, positions)  # in training nobody reads it: XLA drops it
         if cache is not None:
             memory = tuple(place(old, new, slot) for old, new in zip(cache, memory, strict=True))
-        alone = cache is None and attention_mask is None and positions is None
+        by_kernel = cache is None and self.attention.fits_kernel(normed, attention_mask, positions)
         mixed = self.attention(
             normed,
-            None if alone and self.attention.fits_kernel(normed) else memory,
+            None if by_kernel else memory,
             attention_mask,
             positions=positions,
             causal=attention_mask is None,
