@@ -91,7 +91,10 @@ def vqa_loss(answer_logits, targets, type_logits=None, types=None, type_weight: 
     return loss if types is None else loss + type_weight * cross_entropy(type_logits, types)
 
 
-def next_token(hidden, table, targets, chunk: int = 2560, weights=None):
+CHUNK = 2560  # tokens whose logits exist at once
+
+
+def next_token(hidden, table, targets, chunk: int = CHUNK, weights=None):
     """Summed cross-entropy of softmax(hidden @ table.T), of the tokens that count only.
 
     Logits exist for `chunk` tokens at a time, in the dtype of hidden, and only where a target counts; the

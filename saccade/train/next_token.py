@@ -7,6 +7,7 @@ from keras import ops
 
 from saccade import losses
 from saccade.errors import SaccadeError
+from saccade.losses.tokens import CHUNK
 
 BY_TOKEN = ("tokens", "image_mask", "targets")
 Averaging = Literal["token", "square", "sample"]
@@ -32,7 +33,7 @@ class NextToken:
     Source: nanoVLM, github.com/huggingface/nanoVLM; averaging: InternVL 2.5, arXiv:2412.05271.
     """
 
-    chunk: int = 2560
+    chunk: int = CHUNK
     averaging: Averaging = "token"
 
     def __post_init__(self):
