@@ -11,6 +11,16 @@ from jax.experimental import pallas as pl
 from saccade import kernels
 
 
+def with_gradient(function):
+    """(gradient by the result, arguments) -> the result and the gradients by the arguments."""
+
+    def both(given, *args):
+        result, back = jax.vjp(function, *args)
+        return result, *back(given)
+
+    return both
+
+
 @contextlib.contextmanager
 def fitting():
     """As within `allowed`, where nothing need be used in the end; gives the names of what is."""

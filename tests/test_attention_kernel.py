@@ -1,12 +1,14 @@
 """The attention kernel: which shapes it takes, its values on a CPU that interprets it and on a GPU, and that
 layers hand it what it takes."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import keras
 import numpy as np
 import pytest
-from kernel_parts import fitting, for_hopper
+from kernel_parts import fitting, for_hopper, with_gradient
 from kernel_parts import interpreted as by_a_cpu
 
 from saccade import kernels
@@ -55,20 +57,12 @@ def drawn(heads: Heads, rotary: bool, batch: int, dtype: str) -> tuple:
     return jnp.asarray(given, dtype), jnp.asarray(packed, dtype), table
 
 
-def with_gradient(function, heads: Heads):
-    def both(given, packed, table):
-        result, back = jax.vjp(lambda packed: function(packed, table, heads), packed)
-        return result, *back(given)
-
-    return both
-
-
 def check_values(heads: Heads, rotary: bool, batch: int, dtype: str, limit: float) -> None:
-    args = drawn(heads, rotary, batch, dtype)
-    found = jax.jit(with_gradient(attention, heads))(*args)
+    *args, table = drawn(heads, rotary, batch, dtype)
+    found, exact = (with_gradient(partial(f, table=table, heads=heads)) for f in (attention, plain))
+    found = jax.jit(found)(*args)
     with jax.default_matmul_precision("highest"):
-        wide = jax.tree.map(lambda t: t.astype("float32"), args)
-        exact = jax.jit(with_gradient(plain, heads))(*wide)
+        exact = jax.jit(exact)(*(t.astype("float32") for t in args))
     for one, other in zip(found, exact, strict=True):
         off = jnp.linalg.norm(one.astype("float32") - other) / jnp.linalg.norm(other)
         assert off < limit
@@ -98,9 +92,10 @@ def test_values_and_gradients_are_float32s(heads, rotary):
 
 @pytest.mark.parametrize(("heads", "rotary"), SHAPES[:3])
 def test_this_jax_lowers_it_for_the_gpu(heads, rotary):
+    *args, table = drawn(heads, rotary, 2, "bfloat16")
+    run = jax.jit(with_gradient(partial(attention, table=table, heads=heads)))
     with for_hopper():
-        traced = jax.jit(with_gradient(attention, heads)).trace(*drawn(heads, rotary, 2, "bfloat16"))
-        text = traced.lower(lowering_platforms=("cuda",)).as_text()
+        text = run.trace(*args).lower(lowering_platforms=("cuda",)).as_text()
     assert text.count("custom_call @__gpu$xla.gpu.triton") == 2
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from jax import lax
 from jax.experimental import pallas as pl
-from kernel_parts import fitting
+from kernel_parts import fitting, with_gradient
 
 from saccade import backend, kernels
 from saccade.data.puzzles import sudoku
@@ -46,14 +46,6 @@ def mixed(x, kernel, down):
 
 def gelu_net(x, up, bias, down):
     return gelu.net(x, up, bias.astype("float32"), down)
-
-
-def with_gradient(function):
-    def both(given, *args):
-        result, back = jax.vjp(function, *args)
-        return (result, *back(given))
-
-    return both
 
 
 @pytest.fixture
