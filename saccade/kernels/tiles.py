@@ -5,6 +5,7 @@ each, and a third copies ahead of them. Blocks of a cluster, one below the other
 factor.
 """
 
+import itertools
 from collections.abc import Callable
 from functools import partial
 
@@ -50,15 +51,7 @@ def pairs_of_tiles(x_ref, kernel_ref, step: int, apart: int, finish, ahead=None)
             across, along = plgpu.planar_snake(loop.index[0], tiles, 1, 8)
             row = (across * CLUSTER + lax.axis_index("cluster")) * TILE
             column = along * step
-            count = iter(range(1_000))
-
-            def leave(value, ref, row, column):
-                slot = next(count) % 2
-                plgpu.wait_smem_to_gmem(1, wait_read_only=True)
-                leaving[group, slot] = value.astype(x_ref.dtype)
-                plgpu.commit_smem()
-                place = pl.ds(row, ROWS), pl.ds(column, PIECE)
-                plgpu.copy_smem_to_gmem(leaving.at[group, slot], ref.at[place])
+            leave = _leave_through(leaving.at[group])
 
             def around(run):
                 if ahead is not None:
@@ -85,6 +78,20 @@ def pairs_of_tiles(x_ref, kernel_ref, step: int, apart: int, finish, ahead=None)
             )
 
     plgpu.wait_smem_to_gmem(0, wait_read_only=True)
+
+
+def _leave_through(slots):
+    """What stores a result, piece by piece: each waits until its slot of two has left."""
+    count = itertools.count()
+
+    def leave(value, ref, row, column):
+        slot = next(count) % 2
+        plgpu.wait_smem_to_gmem(1, wait_read_only=True)
+        slots[slot] = value.astype(slots.dtype)
+        plgpu.commit_smem()
+        plgpu.copy_smem_to_gmem(slots.at[slot], ref.at[pl.ds(row, ROWS), pl.ds(column, PIECE)])
+
+    return leave
 
 
 def _part(shape: tuple[int, int], place, shared: bool = False):
@@ -169,11 +176,7 @@ def gradients(given, down, kept, function: Callable):
                         run(total)
                         product = total[...]
                         plgpu.barrier_wait(arrived)
-                        for start in range(0, WIDTH, PIECE):
-                            piece = slice(start, start + PIECE)
-                            held = [mine[part, :, piece].astype(jnp.float32) for part in range(parts)]
-                            for part, tile in enumerate(function(*held, product[:, piece])):
-                                mine[part, :, piece] = tile.astype(given.dtype)
+                        _replace(mine, function, product)
                         plgpu.commit_smem()
                         for part, place in enumerate(places):
                             plgpu.copy_smem_to_gmem(mine.at[part], out.at[place])
@@ -194,3 +197,12 @@ def gradients(given, down, kept, function: Callable):
 
     out_type = jax.ShapeDtypeStruct(kept.shape, given.dtype)
     return launch(body, out_type, GROUPS + 1, multiprocessors(), cluster=CLUSTER)(given, down, kept)
+
+
+def _replace(tiles, function: Callable, product) -> None:
+    """Parts of a tile in shared memory, by what `function` makes of them and of the product."""
+    for start in range(0, WIDTH, PIECE):
+        piece = slice(start, start + PIECE)
+        held = [tiles[part, :, piece].astype(jnp.float32) for part in range(tiles.shape[0])]
+        for part, tile in enumerate(function(*held, product[:, piece])):
+            tiles[part, :, piece] = tile.astype(tiles.dtype)
