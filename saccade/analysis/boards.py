@@ -34,17 +34,11 @@ def make_puzzles(kind: str, cells: int, num: int, seed: int) -> np.ndarray:
 def read_puzzles(model, file, num: int | None) -> np.ndarray:
     """The first `num` puzzles of a file: a Sudoku a line, or mazes as an npz.
 
-    Raises: SaccadeError: unreadable, none in it, or of a size the model was not made for.
+    Raises: SaccadeError: unreadable, or none in it.
     """
     puzzles = sudoku.read(file) if model.kind == "sudoku" else maze.load(file)[0]
     if not len(puzzles):
         raise SaccadeError(f"{file} holds no puzzle; give a file with some")
-    config = model.model.config
-    if puzzles.shape[1] != config.seq_len and not config.any_side:
-        raise SaccadeError(
-            f"{file} holds puzzles of {puzzles.shape[1]} cells, the model was trained on {config.seq_len}; "
-            "give others, or another model"
-        )
     return puzzles[:num]
 
 

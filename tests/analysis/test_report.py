@@ -335,7 +335,7 @@ def test_puzzle_refusals(four, tmp_path):
     (tmp_path / "none.txt").write_text("\n")
     assert "holds no puzzle" in refused([str(folder), "--file", str(tmp_path / "none.txt")])
     (tmp_path / "nine.txt").write_text("." * 81)
-    assert "puzzles of 81 cells, the model was trained on 16" in refused(
+    assert "has 81 cells, the model was trained on 16" in refused(
         [str(folder), "--file", str(tmp_path / "nine.txt")]
     )
 
