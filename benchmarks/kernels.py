@@ -45,6 +45,11 @@ def plain_norm(x, scale, shift=None):
     return wide.astype(x.dtype), x
 
 
+def plain_post_norm(x, branch):
+    """As ReasoningBlock does."""
+    return (rms(x + branch, EPSILON),) * 2
+
+
 def plain_attention(packed, table, heads):
     """As Attention does: cuDNN's where it is bfloat16."""
     edges = heads.queries * heads.width, (heads.queries + heads.shared) * heads.width
@@ -140,6 +145,12 @@ def main() -> None:
             plain_norm,
             [*drawn(3, shape), *weights],
         )
+    compare(
+        "norm after 512",
+        lambda x, branch: norms.post_norm(x, branch, EPSILON, 2),
+        plain_post_norm,
+        [drawn(seed, (LENGTH * options.rows, DIM))[0] for seed in (5, 6)],
+    )
     for rows, heads in (
         (64, self_attention.Heads(128, 9, 3, 64, True)),
         (64, self_attention.Heads(196, 12, 12, 64, False)),

@@ -28,7 +28,7 @@ from saccade.train.puzzles import Drawn, Fill, SudokuSymmetries
 from saccade.train.stream import Stream
 
 FASTEST_PREFIX = {"mlp_t": [0], "attention": [7], "units": [1], "candidates": [1], "neighbours": [1]}
-WITH_KERNELS = {"mlp_t": [7]}  # 88 tokens
+WITH_KERNELS = {"mlp_t": [7], "attention": [0]}  # 88 and 81 tokens
 
 
 def flops_per_sample(config: TRMConfig) -> float:

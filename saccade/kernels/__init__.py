@@ -141,7 +141,7 @@ def attention(packed, table, num_heads: int, num_kv_heads: int, causal: bool):
 
 
 def norm_fits(x) -> bool:
-    """Whether `normalized` takes x (..., D)."""
+    """Whether `normalized` and `post_norm` take x (..., D)."""
     if not _fits(x):
         return False
     rows, columns = math.prod(x.shape[:-1]), x.shape[-1]
@@ -160,8 +160,25 @@ def normalized(x, scale, shift, epsilon: float):
 
     _note("norm")
     scale, shift = (None if part is None else ops.cast(part, "float32") for part in (scale, shift))
-    both = norms.normalized(ops.reshape(x, (-1, x.shape[-1])), scale, shift, epsilon)
+    both = norms.normalized(_rows(x), scale, shift, epsilon)
     return tuple(ops.reshape(part, x.shape) for part in both)
+
+
+def post_norm(x, branch, epsilon: float, copies: int) -> tuple:
+    """rms(x + branch), once for each that reads it: the gradients by them become one in the same pass.
+
+    Args: x, branch: bfloat16 (..., D), see `norm_fits`.  epsilon: of the norm.
+    Returns: `copies` of bfloat16 (..., D).
+    """
+    from saccade.kernels import norms
+
+    _note("norm")
+    found = norms.post_norm(_rows(x), _rows(branch), epsilon, copies)
+    return tuple(ops.reshape(part, x.shape) for part in found)
+
+
+def _rows(x):
+    return ops.reshape(x, (-1, x.shape[-1]))
 
 
 def mixer_fits(x, inner: int) -> bool:

@@ -1,8 +1,11 @@
-"""The norm before a residual block's branch, in one pass each way.
+"""The norms of residual blocks, in one pass each way.
 
-`normalized` hands x through beside its norm, so that the gradient's kernel adds what the residual says of x,
-which would otherwise be a pass of its own. A row lies in registers whole: its mean and root are found there
-again, and nothing but x is kept. Written in Pallas for Triton.
+`normalized`, before a branch, hands x through beside its norm, so that the gradient's kernel adds what the
+residual says of x, which would otherwise be a pass of its own. A row lies in registers whole: its mean and
+root are found there again, and nothing but x is kept.
+
+`post_norm`, after a branch, is of the sum, and keeps its result and each row's root. Written in Pallas for
+Triton.
 """
 
 from functools import partial
@@ -31,11 +34,12 @@ def normalized(x, scale, shift, epsilon: float):
     Returns: two of shape and dtype of x.
     Source: LayerNorm, arXiv:1607.06450; RMSNorm, arXiv:1910.07467.
     """
-    return _normed(x, scale, shift, epsilon), x
+    return _normalized_keep(x, scale, shift, epsilon)[0]
 
 
 def _normalized_keep(x, scale, shift, epsilon):
-    return (_normed(x, scale, shift, epsilon), x), (x, scale, shift)
+    y, _ = _normed(x, None, scale, shift, epsilon)
+    return (y, x), (x, scale, shift)
 
 
 def _normalized_gradient(epsilon, kept, given):
@@ -48,28 +52,55 @@ def _normalized_gradient(epsilon, kept, given):
 normalized.defvjp(_normalized_keep, _normalized_gradient)
 
 
-@partial(jax.jit, static_argnames="epsilon")
-def _normed(x, scale, shift, epsilon: float):
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def post_norm(x, branch, epsilon: float, copies: int) -> tuple:
+    """rms(x + branch), in float32, rounded once; as often as it is read, so that the gradient's kernel adds
+    what each reader says of it.
+
+    Args: x, branch: (rows, D).  epsilon: added to the mean square.
+    Returns: `copies` of shape and dtype of x.
+    Source: RMSNorm without gain, arXiv:1910.07467; its gradient, see `saccade.layers.normalization.rms`.
+    """
+    return (_normed(x, branch, None, None, epsilon)[0],) * copies
+
+
+def _post_norm_keep(x, branch, epsilon, copies):
+    y, root = _normed(x, branch, None, None, epsilon, keep_root=True)
+    return (y,) * copies, (y, root)
+
+
+def _post_norm_gradient(epsilon, copies, kept, given):
+    by_sum = _by_sum(*kept, given)
+    return by_sum, by_sum
+
+
+post_norm.defvjp(_post_norm_keep, _post_norm_gradient)
+
+
+@partial(jax.jit, static_argnames=("epsilon", "keep_root"))
+def _normed(x, branch, scale, shift, epsilon: float, keep_root: bool = False) -> tuple:
+    """The norm of x + branch, and each row's root, float32 (rows, 1), or None. Branch, scale and shift may be
+    None."""
     tile = _tile(x.shape[1], NUMBERS)
+    like, roots = jax.ShapeDtypeStruct(x.shape, x.dtype), jax.ShapeDtypeStruct((len(x), 1), jnp.float32)
 
-    def norm(x_ref, scale_ref, *refs):
-        *shift_ref, y_ref = refs
+    def norm(x_ref, branch_ref, scale_ref, shift_ref, y_ref, roots_ref):
         place, real = _place(pl.program_id(0), tile, x.shape)
-        unit, _ = _unit(_load(x_ref, place, real), real, x.shape[1], bool(shift_ref), epsilon)
-        y = unit * _row(scale_ref, tile, x.shape[1])
-        for ref in shift_ref:
-            y = y + _row(ref, tile, x.shape[1])
+        total = _load(x_ref, place, real)
+        if branch_ref is not None:
+            total = total + _load(branch_ref, place, real)
+        y, root = _unit(total, real, x.shape[1], shift_ref is not None, epsilon)
+        if scale_ref is not None:
+            y = y * _row(scale_ref, tile, x.shape[1])
+        if shift_ref is not None:
+            y = y + _row(shift_ref, tile, x.shape[1])
         triton.store(y_ref.at[place], y.astype(x.dtype), mask=real)
+        if keep_root:
+            place, real = _place(pl.program_id(0), (tile[0], 1), roots.shape)
+            triton.store(roots_ref.at[place], root, mask=real)
 
-    return pl.pallas_call(
-        norm,
-        out_shape=jax.ShapeDtypeStruct(x.shape, x.dtype),
-        grid=(pl.cdiv(len(x), tile[0]),),
-        in_specs=[_filled(x, tile), *[_filled(scale, tile)] * (1 if shift is None else 2)],
-        out_specs=_filled(x, tile),
-        compiler_params=triton.CompilerParams(num_warps=WARPS, num_stages=2),
-        name="norm",
-    )(x, scale, *(() if shift is None else (shift,)))
+    given, results = (x, branch, scale, shift), (like, roots if keep_root else None)
+    return _launch(norm, pl.cdiv(len(x), tile[0]), WARPS, tile, given, results)
 
 
 @partial(jax.jit, static_argnames=("centred", "epsilon"))
@@ -82,15 +113,15 @@ def _gradients(x, scale, by_y, by_rest, centred: bool, epsilon: float) -> list:
     blocks = min(BLOCKS * multiprocessors(), tiles)
 
     def norm_gradient(x_ref, scale_ref, by_y_ref, by_rest_ref, by_x_ref, *sum_refs):
-        own, scale = pl.program_id(0), _row(scale_ref, tile, x.shape[1])
+        own, scale = pl.program_id(0), _row(scale_ref, tile, columns)
 
         def add(i, sums):
-            place, real = _place(own + i * blocks, tile, (rows, columns))
+            place, real = _place(own + i * blocks, tile, x.shape)
             # All at the start, so that memory is waited for once.
-            x, given, rest = (_load(ref, place, real) for ref in (x_ref, by_y_ref, by_rest_ref))
-            unit, root = _unit(x, real, columns, centred, epsilon)
+            wide, given, rest = (_load(ref, place, real) for ref in (x_ref, by_y_ref, by_rest_ref))
+            unit, root = _unit(wide, real, columns, centred, epsilon)
             by_unit = given * scale
-            by_x = by_unit - unit * (_total(by_unit * unit) / columns)
+            by_x = _orthogonal(by_unit, unit, columns)
             if centred:
                 by_x = by_x - _total(by_unit) / columns
             by_x = (rest + root * by_x).astype(by_x_ref.dtype)
@@ -105,15 +136,39 @@ def _gradients(x, scale, by_y, by_rest, centred: bool, epsilon: float) -> list:
             triton.store(ref.at[own, pl.ds(0, tile[1])], part, mask=lax.iota(jnp.int32, tile[1]) < columns)
 
     sums = jax.ShapeDtypeStruct((blocks, columns), jnp.float32)
+    results = [jax.ShapeDtypeStruct(x.shape, x.dtype), *[sums] * (2 if centred else 1)]
+    return _launch(norm_gradient, blocks, WARPS_BACK, tile, (x, scale, by_y, by_rest), results)
+
+
+@jax.jit
+def _by_sum(y, roots, given: tuple):
+    """The gradient by what y is the norm of, given those by each copy of y."""
+    tile = _tile(y.shape[1], NUMBERS_BACK)
+
+    def post_norm_gradient(y_ref, root_ref, given_refs, by_sum_ref):
+        place, real = _place(pl.program_id(0), tile, y.shape)
+        unit, *parts = (_load(ref, place, real) for ref in (y_ref, *given_refs))
+        root = _load(root_ref, *_place(pl.program_id(0), (tile[0], 1), roots.shape))
+        by_sum = root * _orthogonal(sum(parts), unit, y.shape[1])
+        triton.store(by_sum_ref.at[place], by_sum.astype(y.dtype), mask=real)
+
+    like = jax.ShapeDtypeStruct(y.shape, y.dtype)
+    blocks = pl.cdiv(len(y), tile[0])
+    return _launch(post_norm_gradient, blocks, WARPS_BACK, tile, (y, roots, given), like)
+
+
+def _launch(body, blocks: int, warps: int, tile: tuple[int, int], given, results):
+    """The results of a kernel, called as its body is; trees, of which None is not there."""
+    specs = partial(jax.tree.map, partial(_filled, tile=tile))
     return pl.pallas_call(
-        norm_gradient,
-        out_shape=[jax.ShapeDtypeStruct(x.shape, x.dtype), *[sums] * (2 if centred else 1)],
+        body,
+        out_shape=results,
         grid=(blocks,),
-        in_specs=[_filled(t, tile) for t in (x, scale, by_y, by_rest)],
-        out_specs=[_filled(x, tile), *[_filled(sums, tile)] * (2 if centred else 1)],
-        compiler_params=triton.CompilerParams(num_warps=WARPS_BACK, num_stages=2),
-        name="norm_gradient",
-    )(x, scale, by_y, by_rest)
+        in_specs=specs(given),
+        out_specs=specs(results),
+        compiler_params=triton.CompilerParams(num_warps=warps, num_stages=2),
+        name=body.__name__,
+    )(*given)
 
 
 def _tile(columns: int, numbers: int) -> tuple[int, int]:
@@ -141,6 +196,11 @@ def _unit(x, real, columns: int, centred: bool, epsilon: float) -> tuple:
         x = jnp.where(real, x - _total(x) / columns, 0.0)
     root = lax.rsqrt(_total(x * x) / columns + epsilon)
     return x * root, root
+
+
+def _orthogonal(given, unit, columns: int):
+    """Rows of `given` less their part along those of `unit`, whose mean square is 1."""
+    return given - unit * (_total(given * unit) / columns)
 
 
 def _total(x):

@@ -105,16 +105,20 @@ class ReasoningBlock(keras.layers.Layer):
             return mixed
 
         if self.mixed_at_once and kernels.mixer_fits(z, self.mixer.mlp_dim):
-            z = kernels.mixed(z, self.mixer.gate_up.kernel, self.mixer.down.kernel, self.epsilon)
+            z = rest = kernels.mixed(z, self.mixer.gate_up.kernel, self.mixer.down.kernel, self.epsilon)
         else:
-            z = self._sublayer(z, mix, self.mix_axis)
-        z = self._sublayer(z, self.mlp, -1)
+            z, rest = self._sublayer(z, z, mix, self.mix_axis, copies=2)
+        (z,) = self._sublayer(z, rest, self.mlp, -1, copies=1)
         return (z, *scores) if return_scores else z
 
-    def _sublayer(self, z, function, axis):
-        if self.norm_position == "post":
-            return self.norm(z + function(z), self.epsilon, axis)
-        return z + function(self.norm(z, self.epsilon, axis))
+    def _sublayer(self, z, rest, function, axis: int, copies: int) -> tuple:
+        """The next state, once for each that reads it: z and rest are the same, for branch and residual."""
+        if self.norm_position == "pre":
+            return (rest + function(self.norm(z, self.epsilon, axis)),) * copies
+        branch = function(z)
+        if self.norm is rms and axis == -1 and kernels.norm_fits(rest):
+            return kernels.post_norm(rest, branch, self.epsilon, copies)
+        return (self.norm(rest + branch, self.epsilon, axis),) * copies
 
 
 def _net(ffn: str, dim: int, mlp_dim: int, **kwargs):
