@@ -2,8 +2,7 @@
 
 A recipe file defines
 
-    class Config(BaseModel):                    # pydantic, frozen, every field with a default; may nest
-    models
+    class Config(BaseModel):                    # pydantic, frozen, a default for each field; may nest
         train: TrainConfig = TrainConfig(steps=20_000)
     SMOKE = {"train.steps": 20}                 # overrides that make it run in seconds
     def recipe(config, out_dir) -> Trainer:     # builds the real objects; out_dir may be None
@@ -29,7 +28,9 @@ from saccade.train.config import first_error
 if TYPE_CHECKING:
     from saccade.train.trainer import Result
 
-PACKAGED = Path(__file__).parent.parent / "recipes"
+_PACKAGE = Path(__file__).parent.parent
+# A wheel has them within the package, a checkout beside it, whatever folder the shell is in.
+PACKAGED = _PACKAGE / "recipes" if (_PACKAGE / "recipes").is_dir() else _PACKAGE.parent / "recipes"
 C = TypeVar("C", bound=BaseModel)
 
 

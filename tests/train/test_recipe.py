@@ -90,6 +90,12 @@ def test_a_recipe_runs_by_name(folder):
     assert '"steps": 3' in (folder / "runs" / "tiny_run" / "config.json").read_text()
 
 
+def test_recipes_of_a_checkout_are_found_from_any_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert {"nano_vlm", "sudoku_fast"} <= set(recipe.list_recipes())
+    assert recipe.find_recipe("nano_vlm").read_text().startswith('"""nanoVLM')
+
+
 def test_the_folder_here_comes_before_the_package(folder):
     (folder / "recipes" / "tiny_run.py").write_text("Config = 1\nSMOKE = {}\nrecipe = 'mine'\n")
     assert recipe.load_recipe("tiny_run").recipe == "mine"
