@@ -7,7 +7,8 @@ therefore one integer, the same for any number of workers.
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +21,7 @@ from saccade.data.order import ENDLESS, Shuffled
 from saccade.errors import SaccadeError
 
 READ_AHEAD = 4
+CLOSING_S = 60  # for workers to end, one after the other: sixteen take twelve seconds
 
 
 @dataclass(frozen=True)
@@ -50,8 +52,9 @@ class Stream:
     items: int | None = None
     tally: Any = None
 
-    def batches(self, seed: int = 0, start: int = 0) -> Iterator[dict[str, np.ndarray]]:
-        """Endless batches from number `start`. An epoch's last rows share a batch with the next one's."""
+    def batches(self, seed: int = 0, start: int = 0) -> Generator[Any]:
+        """Endless batches from number `start`; an epoch's last rows share one with the next. Close it
+        to end its workers."""
         if len(self.source) == 0:
             raise SaccadeError("a stream has no examples: check its source")
         dataset = self._in_order(seed % 2**32)
@@ -62,7 +65,12 @@ class Stream:
             if not flags.FLAGS.is_parsed():  # grain's workers read absl flags, which only absl programs parse
                 flags.FLAGS.mark_as_parsed()
             reader = reader.mp_prefetch(grain.MultiprocessingOptions(num_workers=self.workers))
-        return map(self.tally.take, reader) if self.tally else iter(reader)
+        return self._read(iter(reader))
+
+    def _read(self, reader) -> Generator[Any]:
+        with closing(reader):  # ends the workers when this is closed, not when it is collected
+            for batch in reader:
+                yield self.tally.take(batch) if self.tally else batch
 
     def _in_order(self, seed: int) -> grain.MapDataset:
         blocks = getattr(self.source, "blocks", None)
@@ -92,11 +100,12 @@ class Reader:
 
     def _pull(self) -> None:
         try:
-            for batch in self._stream.batches(self._seed, self._start):
-                self._check(batch)
-                self._offer({key: backend.to_device(value) for key, value in batch.items()})
-                if self._stop.is_set():
-                    return
+            with closing(self._stream.batches(self._seed, self._start)) as batches:
+                for batch in batches:
+                    self._check(batch)
+                    self._offer({key: backend.to_device(value) for key, value in batch.items()})
+                    if self._stop.is_set():
+                        return
         except BaseException as error:  # handed to the training thread, which raises it
             self._offer(error)
 
@@ -129,6 +138,8 @@ class Reader:
         return item
 
     def close(self) -> None:
-        """Stop the thread. Batches read ahead are dropped; the next reader reads them again."""
+        """Stop the thread and the stream's workers. Batches read ahead are dropped, with the memory that they
+        share; the next reader reads them again."""
         self._stop.set()
-        self._thread.join(timeout=10)
+        self._thread.join(timeout=CLOSING_S)
+        self._ready = queue.Queue()

@@ -1,10 +1,14 @@
 import itertools
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import toys
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from killing import HERE
 from rich.console import Console
 
 from saccade.train import TrainConfig, Trainer, queue
@@ -71,3 +75,13 @@ def test_workers_change_nothing():
     plain, workers = (toys.stream(workers=n).batches(seed=2, start=1) for n in (0, 2))
     for _ in range(5):
         np.testing.assert_array_equal(next(plain)["id"], next(workers)["id"])
+
+
+@pytest.mark.slow
+def test_a_closed_reader_has_ended_all_workers():
+    """One after the other, which takes more than ten seconds; a process that ended before said so loudly."""
+    environment = {**os.environ, "PYTHONPATH": f"{HERE.parent.parent}{os.pathsep}{HERE}"}
+    command = [sys.executable, str(HERE / "reading.py")]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200)
+    assert done.stdout == "0 workers left\n"
+    assert "Traceback" not in done.stderr
