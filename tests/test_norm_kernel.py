@@ -226,7 +226,7 @@ def blocks():
         "again": (encoder, lambda x: again(encoder)(x)),
         "llama": (llama, lambda x: llama(x)[0]),
         "opt": (opt, lambda x: opt(x)[0]),
-        "trm": (trm, lambda z: again(trm)(trm(z))),
+        "trm": (trm, lambda z: 0.01 * again(trm)(trm(z))),  # whose gradients are large
     }
 
 
@@ -271,7 +271,7 @@ def check_block(monkeypatch, block, call) -> None:
         found = value_and_gradients(block, call, x, given)
         assert used == {"norm"}
     for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
-        np.testing.assert_allclose(one, other, atol=2e-5 * max(1.0, jnp.abs(other).max()))
+        np.testing.assert_allclose(one, other, atol=2e-5)
 
 
 @pytest.mark.parametrize(
