@@ -13,7 +13,6 @@ gradient then need not find again.
 import math
 import tempfile
 from functools import partial
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,27 +23,16 @@ from jax.experimental.pallas import mosaic_gpu as plgpu
 from saccade import backend
 from saccade.kernels import self_attention
 from saccade.kernels.common import ROWS, bank_tiles, launch
+from saccade.kernels.self_attention import LOWEST
 from saccade.layers.rotary import rotary_table
 from saccade.train import profile
 
-LOWEST = -1e30  # a score that may not be: exp2 of it is 0
 BANKED = 32  # columns that lie together in shared memory, and what products sum over is a multiple of it
 MOST = 128  # queries that meet a tile of keys at once in the gradient, whose sums lie in registers too
 
 
-class Heads(NamedTuple):
-    """What a packed row holds: `length` T, `queries` A, `shared` G, `width` E."""
-
-    length: int
-    queries: int
-    shared: int
-    width: int
-    causal: bool
-
-    @property
-    def group(self) -> int:
-        """Query heads that read one head of keys."""
-        return self.queries // self.shared
+class Heads(self_attention.Heads):
+    """With what this kernel derives of them."""
 
     @property
     def tiles(self) -> int:
