@@ -91,8 +91,7 @@ def swiglu(x, kernel, down):
     from saccade.kernels import gated
 
     _note("swiglu")
-    rows = ops.reshape(x, (-1, x.shape[-1]))
-    result = gated.swiglu(rows, ops.cast(kernel, x.dtype), ops.cast(down, x.dtype))
+    result = gated.swiglu(_rows(x), ops.cast(kernel, x.dtype), ops.cast(down, x.dtype))
     return ops.reshape(result, (*x.shape[:-1], down.shape[-1]))
 
 
@@ -111,8 +110,7 @@ def gelu_net(x, up, bias, down):
     from saccade.kernels import gelu
 
     _note("gelu")
-    rows = ops.reshape(x, (-1, x.shape[-1]))
-    result = gelu.net(rows, ops.cast(up, x.dtype), ops.cast(bias, "float32"), ops.cast(down, x.dtype))
+    result = gelu.net(_rows(x), ops.cast(up, x.dtype), ops.cast(bias, "float32"), ops.cast(down, x.dtype))
     return ops.reshape(result, (*x.shape[:-1], down.shape[-1]))
 
 
