@@ -6,10 +6,12 @@
     saccade train nano_vlm --smoke
 
 Writes out/model at every checkpoint (adapters merged, and alone in out/adapters). With data=scenes, held-out
-questions of one hop and of two are answered greedily as it goes (`train.eval_every`).
+questions of one hop and of two are answered greedily as it goes (`train.eval_every`); with `rationale` among
+the tasks also asked to say how it knows, and what that ends with counts (`hops_2_explained`).
 """
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -21,10 +23,11 @@ from saccade import backend, chat
 from saccade.chat import ChatPipeline
 from saccade.data.chat import CHATML, ChatTokenizer
 from saccade.data.chat_processor import ChatConfig, ChatProcessor
-from saccade.data.conversations import Conversations, RowFormat, SceneConversations
+from saccade.data.conversations import Conversations, Explained, RowFormat, SceneConversations
 from saccade.data.scenes import Source, lexicon
 from saccade.errors import SaccadeError
 from saccade.evaluation.exact_match import exact_match
+from saccade.evaluation.texts import conclusion
 from saccade.hub.backbones import from_backbones
 from saccade.hub.fetch import fetch
 from saccade.model import read_config
@@ -42,6 +45,7 @@ SCENES = "scenes"
 Task = Literal["vqa", "statement", "rationale", "caption", "retrieve"]
 Limit = Literal["relevance_min", "image_correspondence_min", "visual_dependency_min", "formatting_min"]
 WARMUP = 0.03  # of the steps
+RATIONALE = 32  # tokens that one of two hops needs at most
 # Learning rates by part, of the two published recipes and for weights that all start at random.
 RATES = {
     "v0.1": {"projection": 2e-3, "vision": 1e-4, "language": 1e-4},
@@ -268,7 +272,12 @@ def recipe(config: Config, out_dir: Path | None) -> Trainer:
         }
 
         def evaluate(model) -> dict[str, float]:
-            return {name: exact_match(pipeline, rows, config.questions) for name, rows in asked.items()}
+            score = partial(exact_match, pipeline, number=config.questions)
+            found = {name: score(rows) for name, rows in asked.items()}
+            if "rationale" in config.tasks:
+                score = partial(score, max_new_tokens=RATIONALE, read=conclusion)
+                found |= {f"{name}_explained": score(Explained(rows)) for name, rows in asked.items()}
+            return found
     else:
         single = {} if processor.config.template else {"max_turns": 1}
         row_format = RowFormat(**config.filters, **single)

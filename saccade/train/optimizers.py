@@ -1,5 +1,7 @@
 """Optimisers that Keras lacks: AdamATan2, sign SGD for embedding rows, two kinds of Muon."""
 
+from collections import defaultdict
+
 import keras
 from keras import ops
 
@@ -72,11 +74,29 @@ class Muon(keras.optimizers.Muon):
     def _should_use_adamw(self, variable):
         return len(variable.shape) != 4 and super()._should_use_adamw(variable)
 
-    def zeropower_via_newtonschulz5(self, x, steps: int):
-        return ops.reshape(super().zeropower_via_newtonschulz5(_matrix(x), steps), x.shape)
+    def _backend_update_step(self, grads, trainable_variables, learning_rate):
+        """Matrices of one shape turn orthogonal together: products of a stack, for many small ones."""
+        alike = defaultdict(list)
+        for gradient, variable in zip(grads, trainable_variables, strict=True):
+            if self._should_use_adamw(variable):
+                self.update_step(gradient, variable, learning_rate)
+            else:
+                matrix = _matrix(self._direction(gradient, variable))
+                alike[tuple(sorted(matrix.shape))].append((variable, matrix))
+        rate = ops.cast(learning_rate, "float32")
+        for several in alike.values():
+            stack = ops.stack([_wide(matrix) for _, matrix in several])
+            steps = ops.unstack(self.zeropower_via_newtonschulz5(stack, self.ns_steps))
+            for (variable, matrix), step in zip(several, steps, strict=True):
+                if step.shape != matrix.shape:
+                    step = ops.transpose(step)
+                self.assign_sub(variable, ops.reshape(self.lr_adjust(rate * step), variable.shape))
 
-    def lr_adjust(self, x):
-        return ops.reshape(super().lr_adjust(_matrix(x)), x.shape)
+    def _direction(self, gradient, variable):
+        """Moves the variable's momentum on. Returns: what its step is made of, its shape."""
+        momentum = self.momentums[self._get_variable_index(variable)]
+        self.assign(momentum, self.momentum * momentum + gradient)
+        return gradient + self.momentum * momentum if self.nesterov else momentum.value
 
 
 class ShapeMuon(Muon):
@@ -87,10 +107,15 @@ class ShapeMuon(Muon):
     """
 
     def lr_adjust(self, x):
-        inputs, outputs = _matrix(x).shape
+        inputs, outputs = x.shape
         return x * max(1.0, outputs / inputs) ** 0.5
 
 
 def _matrix(kernel):
     """(..., outputs) -> (inputs, outputs): what a kernel multiplies."""
     return ops.reshape(kernel, (-1, kernel.shape[-1]))
+
+
+def _wide(matrix):
+    """The matrix, or turned, with no more rows than columns."""
+    return ops.transpose(matrix) if matrix.shape[0] > matrix.shape[1] else matrix

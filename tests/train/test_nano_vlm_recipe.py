@@ -189,6 +189,22 @@ def test_exact_match_counts_whole_answers(module):
         for text in (said, said + "x", f" {said}\n", "")
     ]
     assert exact_match(pipeline, rows, 4, batch_size=3, max_new_tokens=5) == (0.5 if said else 0.75)
+    assert exact_match(pipeline, rows, 4, max_new_tokens=5, read=lambda reply: f"{reply}x") == 0.25
+
+
+def test_explained_questions_keep_their_answers(module):
+    rows = module.scenes(config_of(module), ("vqa",), "val", (2, 2))
+    for plain, explained in zip([rows[i] for i in range(5)], module.Explained(rows), strict=False):
+        asked, answer = explained.messages
+        assert asked["content"] == f"{plain.messages[0]['content']} Say how you know."
+        assert answer == plain.messages[1]
+        assert (explained.images[0] == plain.images[0]).all()
+
+
+def test_what_a_rationale_ends_with_is_scored_where_rationales_are_learnt(module):
+    run = module.recipe(config_of(module, "tasks=[vqa, rationale]"), None)
+    assert list(run.evaluate(run.model)) == ["hops_1", "hops_2", "hops_1_explained", "hops_2_explained"]
+    assert list(module.recipe(config_of(module), None).evaluate(run.model)) == ["hops_1", "hops_2"]
 
 
 def test_every_setting_can_be_overridden(module):

@@ -74,6 +74,24 @@ def test_muon_takes_a_convolution_as_the_matrix_it_multiplies(kind):
     assert singular.max() < 2 * singular.min(), "every direction moves alike, as Adam's do not"
 
 
+def test_muon_steps_are_kerass_though_matrices_of_a_shape_go_together():
+    rng = np.random.default_rng(3)
+    shapes = (6, 24), (24, 6), (8, 8), (6, 24), (5,), (8, 8)
+    start = [rng.normal(size=shape).astype("float32") for shape in shapes]
+    steps = [[rng.normal(size=shape).astype("float32") for shape in shapes] for _ in range(3)]
+
+    def trained(kind):
+        variables = [keras.Variable(values) for values in start]
+        optimizer = kind(0.02, weight_decay=0.1, adam_weight_decay=0.2)
+        optimizer.build(variables)
+        for gradients in steps:
+            optimizer.apply(gradients)
+        return [np.asarray(v.value) for v in variables]
+
+    for ours, kerass in zip(trained(Muon), trained(keras.optimizers.Muon), strict=True):
+        np.testing.assert_allclose(ours, kerass, atol=2e-6)
+
+
 @pytest.mark.filterwarnings("ignore:__array__ implementation")  # Keras reads its own rate that way
 def test_they_are_made_again_from_their_configs():
     for optimizer in (AdamATan2(0.1, 0.8, 0.9, weight_decay=0.2), SignSGD(0.1, row_decay=0.3)):

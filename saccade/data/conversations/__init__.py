@@ -7,7 +7,7 @@ packer = Packer.measured(processor, rows, sequences=8)
 from saccade.data.conversations.files import Conversations
 from saccade.data.conversations.packing import Packer, Tally, Tolerant
 from saccade.data.conversations.rows import Conversation, RowFormat
-from saccade.data.conversations.scenes import SceneConversations
+from saccade.data.conversations.scenes import Explained, SceneConversations
 from saccade.data.conversations.streamed import StreamedConversations
 from saccade.data.rows import BAD, LEFT_OUT, RowError
 
@@ -16,6 +16,7 @@ __all__ = [
     "LEFT_OUT",
     "Conversation",
     "Conversations",
+    "Explained",
     "Packer",
     "RowError",
     "RowFormat",

@@ -1,18 +1,20 @@
 """The scene world's examples as conversations."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from saccade.data.conversations.rows import Conversation
 from saccade.data.scenes import Source
 from saccade.errors import SaccadeError
 
+SAY_HOW = "Say how you know."
 # What the user says, and the field of an example that answers it.
 ASKED = {
     "vqa": ("{text}", "answer"),
     "statement": ("{text}", "answer"),
     "dialogue": ("{text}", "answer"),
     "match": ("{text}", "answer"),
-    "rationale": ("{text} Say how you know.", "target"),
+    "rationale": ("{text} " + SAY_HOW, "target"),
     "caption": ("Describe the picture.", "target"),
     "retrieve": ("Describe every object in order.", "text"),
 }
@@ -48,3 +50,19 @@ class SceneConversations:
             for role, text in zip(("user", "assistant"), pair, strict=True)
         ]
         return Conversation((example.image,), tuple(messages), f"scene {index} of {source.task}")
+
+
+class Explained:
+    """The same questions, asked to say how one knows; what each ends with stays the answer alone."""
+
+    def __init__(self, rows: SceneConversations):
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> Conversation:
+        row = self.rows[index]
+        *before, asked, answer = row.messages
+        asked = {**asked, "content": f"{asked['content']} {SAY_HOW}"}
+        return replace(row, messages=(*before, asked, answer))
