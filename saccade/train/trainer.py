@@ -30,7 +30,7 @@ class Result:
         steps: updates made in this process. loss: of the last logged interval.
         examples_per_s: fresh examples consumed. data_wait: share of the time spent waiting for data.
         mfu: share of the device's bfloat16 peak; None on a CPU. memory_peak_bytes: see backend.
-        history: the logged records.
+        history: the logged records, whose rates are of training alone.
     """
 
     steps: int
@@ -238,11 +238,8 @@ class Trainer:
                 meter.restart()
             if self.step % config.log_every == 0 or last:
                 log.log(meter.record())
-            if config.eval_every and self.evaluate and (self.step % config.eval_every == 0 or last):
-                self._evaluate(log)
             log.progress(self.step)
-            if self.out_dir and (self.step % config.save_every == 0 or last):
-                self._save(self.out_dir)
+            self._pause(log, meter, last)
             if config.profile and self.out_dir:
                 self._profile(self.out_dir / "profile", log, meter, last)
         self._settle(1)
@@ -253,9 +250,23 @@ class Trainer:
                 log.say(f"{name}: {stream.tally}")
         return result
 
+    def _pause(self, log: report.Report, meter: "Meter", last: bool) -> None:
+        """Evaluate and save where it is time to."""
+        config = self.config
+        evaluates = self.evaluate and config.eval_every and (self.step % config.eval_every == 0 or last)
+        saves = self.out_dir if self.step % config.save_every == 0 or last else None
+        if not (evaluates or saves):
+            return
+        self._settle(1)
+        began = time.perf_counter()
+        if evaluates:
+            self._evaluate(log)
+        if saves:
+            self._save(saves)
+        meter.paused(time.perf_counter() - began)
+
     def _evaluate(self, log: report.Report) -> None:
         assert self.evaluate is not None
-        self._settle(1)
         self.engine.write_back(self.state, ema=self.config.ema_decay is not None)
         found = {name: float(value) for name, value in self.evaluate(self.model).items()}
         levels = {f"level/{name}": source.level for name, source in self.curricula.items()}
@@ -274,7 +285,6 @@ class Trainer:
         self.readers[name].waited_s = old.waited_s
 
     def _save(self, folder: Path) -> None:
-        self._settle(1)
         leaves = checkpoint.flatten(self.state)
         tensors = dict(zip(leaves, backend.to_host(list(leaves.values())), strict=True))
         facts = {
@@ -328,6 +338,10 @@ class Meter:
     def leave_out(self, seconds: float) -> None:
         """Of every rate: time in which nothing was trained."""
         self._begin["time"] += seconds
+        self._last["time"] += seconds
+
+    def paused(self, seconds: float) -> None:
+        """To evaluate or save: no part of the interval's rates, nor of what they forecast."""
         self._last["time"] += seconds
 
     def _now(self) -> dict:

@@ -36,6 +36,18 @@ def test_learns():
     assert run.result.mfu is None or run.result.mfu > 0
 
 
+def test_an_interval_has_the_rate_of_training_not_of_evaluating():
+    def slow(_) -> dict:
+        time.sleep(3)
+        return {"score": 1.0}
+
+    config = TrainConfig(steps=8, log_every=4, eval_every=4)
+    result = Trainer(toys.model(), {"main": toys.stream()}, config, console=QUIET, evaluate=slow).fit()
+    after = result.history[-1]
+    assert after["step"] == 8
+    assert after["steps_per_s"] > 4 / 3, "four steps and the evaluation before them take three seconds"
+
+
 def test_one_compilation():
     run = train(steps=12, log_every=3)
     assert list(run.engine._programs) == [True]
