@@ -6,7 +6,9 @@ from functools import partial
 
 import jax
 import pytest
+from jax import lax
 from jax.experimental import pallas as pl
+from jax.experimental.pallas import mosaic_gpu as plgpu
 
 from saccade import kernels
 
@@ -39,6 +41,65 @@ def interpreted():
         patch.setattr(pl, "pallas_call", partial(pl.pallas_call, interpret=True))
         yield
     jax.clear_caches()  # what was traced so must not be met again
+
+
+@contextlib.contextmanager
+def interpreted_hopper(*modules):
+    """A CPU does what a Hopper GPU would with the kernels that these modules launch: copies, barriers and all."""
+    if jax.__version_info__ < kernels.VERSION:
+        pytest.skip(
+            f"the interpreter of JAX {jax.__version__} does not know clusters; Python 3.12 gets a newer one"
+        )
+    wgmma, spare = plgpu.wgmma, []
+
+    def with_spare(launch):
+        def launch_with_spare(name, body, out_type, groups, blocks, scratch=(), cluster=1):
+            def body_with_spare(*refs):
+                first = len(refs) - len(scratch) - 1
+                spare.append(refs[-1])
+                body(*refs[:first], *map(_seen_twice, scratch, refs[first:-1]))
+                spare.pop()
+
+            own = [*map(_one_memory, scratch), plgpu.SMEM((groups, 64, 256), "bfloat16")]
+            return launch(name, body_with_spare, out_type, groups, blocks, own, cluster)
+
+        return launch_with_spare
+
+    def from_memory(total, left, right):
+        """The interpreter takes no factor from registers, which the GPU does."""
+        if isinstance(left, jax.Array):
+            held = spare[-1].at[lax.axis_index("group"), :, pl.ds(0, left.shape[1])]
+            held[...] = left
+            plgpu.commit_smem()
+            left = held
+        wgmma(total, left, right)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plgpu, "wgmma", from_memory)
+        for module in modules:
+            patch.setattr(module, "launch", with_spare(module.launch))
+        with plgpu.force_gpu_interpret_mode(plgpu.InterpretGPUParams(detect_races=True)):
+            yield
+
+
+def _one_memory(scratch):
+    """The interpreter knows no unions: of several views of one head's memory, the first; and what else lies
+    over them apart."""
+    if isinstance(scratch, list):
+        return [_one_memory(part) for part in scratch]
+    if not isinstance(scratch, plgpu.RefUnion):
+        return scratch
+    first, _, *over = scratch.refs
+    return [first, *over] if over else first
+
+
+def _seen_twice(scratch, ref):
+    """What a kernel expects where `_one_memory` made one."""
+    if isinstance(scratch, list):
+        return [_seen_twice(*both) for both in zip(scratch, ref, strict=True)]
+    if not isinstance(scratch, plgpu.RefUnion):
+        return ref
+    return (ref[0], ref[0], *ref[1:]) if len(scratch.refs) > 2 else (ref, ref)
 
 
 @contextlib.contextmanager

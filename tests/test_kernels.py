@@ -5,9 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax import lax
-from jax.experimental import pallas as pl
-from kernel_parts import fitting, with_gradient
+from kernel_parts import fitting, interpreted_hopper, with_gradient
 
 from saccade import backend, kernels
 from saccade.data.puzzles import sudoku
@@ -232,37 +230,9 @@ def exactly_mixed(*args):
 @pytest.fixture
 def interpreted(monkeypatch, capfd):
     """A CPU does what the GPU would, copies, barriers and all: four multiprocessors, several tiles each."""
-    if jax.__version_info__ < kernels.VERSION:
-        pytest.skip(
-            f"the interpreter of JAX {jax.__version__} does not know clusters; Python 3.12 gets a newer one"
-        )
-    from jax.experimental.pallas import mosaic_gpu as plgpu
-
-    wgmma, launch, spare = plgpu.wgmma, sequence.launch, []
-
-    def launch_with_spare(body, out_type, groups, blocks, scratch=(), cluster=1):
-        def with_spare(*refs):
-            spare.append(refs[-1])
-            body(*refs[:-1])
-            spare.pop()
-
-        extra = plgpu.SMEM((groups, 64, 64), "bfloat16")
-        return launch(with_spare, out_type, groups, blocks, [*scratch, extra], cluster)
-
-    def from_memory(total, left, right):
-        """The interpreter takes no factor from registers, which the GPU does."""
-        if isinstance(left, jax.Array):
-            held = spare[-1].at[lax.axis_index("group"), :, pl.ds(0, left.shape[1])]
-            held[...] = left
-            plgpu.commit_smem()
-            left = held
-        wgmma(total, left, right)
-
-    monkeypatch.setattr(plgpu, "wgmma", from_memory)
-    monkeypatch.setattr(sequence, "launch", launch_with_spare)
     for module in (gated, gelu, sequence, tiles):
         monkeypatch.setattr(module, "multiprocessors", lambda: 4)
-    with plgpu.force_gpu_interpret_mode(plgpu.InterpretGPUParams(detect_races=True)):
+    with interpreted_hopper(gated, gelu, sequence, tiles):
         yield
     assert "RACE" not in capfd.readouterr().out
 

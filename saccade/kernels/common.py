@@ -18,8 +18,9 @@ def multiprocessors() -> int:
     return jax.devices()[0].core_count
 
 
-def launch(body, out_type, groups: int, blocks: int, scratch=(), cluster: int = 1):
+def launch(name: str, body, out_type, groups: int, blocks: int, scratch=(), cluster: int = 1):
     """The kernel of `body`: `blocks` blocks of `groups` warpgroups; axes: `grid`, `cluster`, `group`."""
+    body.__name__ = name  # what profiles call it
     return plgpu.kernel(
         body,
         out_type=out_type,

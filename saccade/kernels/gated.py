@@ -59,4 +59,4 @@ def _gated(x, kernel, keep: bool) -> tuple:
 
         pairs_of_tiles(x_ref, kernel_ref, WIDTH, inner, finish)
 
-    return launch(body, tuple(out_type), GROUPS + 1, multiprocessors(), cluster=CLUSTER)(x, kernel)
+    return launch("swiglu", body, tuple(out_type), GROUPS + 1, multiprocessors(), cluster=CLUSTER)(x, kernel)

@@ -84,4 +84,4 @@ def _raised(x, up, bias, keep: bool) -> tuple:
         pairs_of_tiles(x_ref, up_ref, 2 * WIDTH, WIDTH, finish, ahead)
 
     scratch = [plgpu.SMEM((GROUPS, 2 * WIDTH), jnp.float32), plgpu.Barrier(num_barriers=GROUPS)]
-    return launch(body, out_type, GROUPS + 1, multiprocessors(), scratch, CLUSTER)(x, up, bias)
+    return launch("gelu", body, out_type, GROUPS + 1, multiprocessors(), scratch, CLUSTER)(x, up, bias)

@@ -1,8 +1,8 @@
-"""Attention over short sequences in one pass: all keys of a head fit into a multiprocessor.
+"""Attention over short sequences in one pass, for Hopper GPUs: all keys of a head lie in shared memory.
 
 Queries, keys and values come as one product leaves them, (B, T, (A + 2 G) E): A heads of queries, then G of
 keys, then G of values. They turn by their positions, meet and mix without leaving the chip; the gradient does
-all of it again, so that nothing else is kept. Written in Pallas for Triton.
+it again from what the forward pass keeps, the result and one number for each query.
 """
 
 import math
@@ -13,9 +13,28 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.experimental import pallas as pl
-from jax.experimental.pallas import triton
+from jax.experimental.pallas import mosaic_gpu as plgpu
+
+from saccade.kernels.common import ROWS, bank_tiles, launch
+from saccade.kernels.head import (
+    Piece,
+    angles,
+    by_position,
+    copy_in,
+    copy_out,
+    halves,
+    memory,
+    pieces,
+    put,
+    tile_at,
+    turn,
+    turned,
+)
 
 LOWEST = -1e30  # a score that may not be: exp2 of it is 0, and of its difference to another such no NaN
+PART = 32  # queries that meet a tile of keys at once in the gradient, and what products sum over in steps of
+ROUND = 128  # queries whose gradients by scores lie in shared memory at once
+GROUPS = 4  # of warps in a block of the gradient: more would have fewer registers than it needs
 
 
 class Heads(NamedTuple):
@@ -33,34 +52,38 @@ class Heads(NamedTuple):
         return self.queries // self.shared
 
     @property
-    def tile(self) -> int:
-        """Rows that hold all keys: T, up to a power of two, as Triton has its tiles."""
-        return pl.next_power_of_2(self.length)
+    def tiles(self) -> int:
+        """Of ROWS tokens, the last filled up with zeros."""
+        return pl.cdiv(self.length, ROWS)
 
-    # What follows was fastest of some (docs/log.md, 2026-11-28).
-    def at_once(self, back: bool) -> int:
-        """Queries that meet the keys at once; fewer back, where sums by keys and values lie in registers."""
-        most = 128 if self.tile <= 128 else 64
-        return min(self.tile, most // 2 if back else most)
+    @property
+    def reach(self) -> int:
+        """Tokens that products take of the tiles: T, up to a multiple of PART."""
+        return PART * pl.cdiv(self.length, PART)
 
-    def warps(self, back: bool) -> int:
-        return 8 if back or self.tile <= 128 else 4
+    @property
+    def scale(self) -> float:
+        return self.width**-0.5
+
+    def read(self, tile: int) -> int:
+        """Keys from the first on that a tile of queries meets."""
+        return min(self.reach, (tile + 1) * ROWS) if self.causal else self.reach
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
 def attention(packed, table, heads: Heads):
     """softmax(Q K^T / sqrt(E)) V per head, scores and sums in float32.
 
-    Args: packed: (B, T, (A + 2 G) E).  table: cosines and sines that queries and keys turn by, each float32
-        (T, E / 2); () = they do not.
+    Args: packed: bfloat16 (B, T, (A + 2 G) E).  table: cosines and sines that queries and keys turn by, each
+        float32 (T, E / 2); () = they do not.
     Returns: (B, T, A E).
     Source: FlashAttention, arXiv:2205.14135, with all keys as one tile.
     """
-    return _mixed(packed, table, heads)[0]
+    return _mixed(packed, table, heads, keep=False)[0]
 
 
 def _attention_keep(packed, table, heads):
-    mixed, totals = _mixed(packed, table, heads)
+    mixed, totals = _mixed(packed, table, heads, keep=True)
     return mixed, (packed, table, mixed, totals)
 
 
@@ -72,170 +95,290 @@ def _attention_gradient(heads, kept, given):
 attention.defvjp(_attention_keep, _attention_gradient)
 
 
-@partial(jax.jit, static_argnames="heads")
-def _mixed(packed, table, heads: Heads) -> list:
-    """The result, and float32 (B, A, T), each query's log2 of the sum of its weights, for the gradient."""
-    rows = heads.at_once(back=False)
+@partial(jax.jit, static_argnames=("heads", "keep"))
+def _mixed(packed, table, heads: Heads, keep: bool) -> list:
+    """The result, and with `keep` float32 (B, A, tiles * ROWS), each query's log2 of the sum of its weights.
 
-    def body(q_ref, k_ref, v_ref, *refs):
-        *table, out_ref, total_ref = refs
-        start = pl.program_id(2) * rows
-        keys, values = _head(k_ref, table, 0, heads.tile, 0, heads), _load(v_ref, 0, heads.tile, 0, heads)
-        queries = _head(q_ref, table, start, rows, 0, heads)
-        scores = _scores(queries, keys, start, heads)
-        highest = jnp.max(scores, axis=1)
-        raised = jnp.exp2(scores - highest[:, None])
-        total = jnp.sum(raised, axis=1)
-        _store(out_ref, start, 0, [_product(raised.astype(values.dtype), values) / total[:, None]], heads)
-        triton.store(
-            total_ref.at[pl.ds(start, rows)], highest + jnp.log2(total), mask=_exist(start, (rows,), heads)
-        )
+    A block is one group of warps with one head of queries, which give place to the result, tile by tile.
+    """
+    width, whole, table = heads.width, heads.tiles * ROWS, by_position(table, heads.tiles * ROWS)
 
-    def part(place):
-        return pl.BlockSpec((None, heads.tile, heads.width), place)
+    def body(packed_ref, *refs):
+        table_refs, (out_ref, *refs) = refs[: len(table)], refs[len(table) :]
+        *totals_ref, queries, keys, values, totals, first, second = refs
+        queries, keys, values = map(pieces, (queries, keys, values))
+        row, head = _split(lax.axis_index("grid"), heads.queries)
+        shared = heads.queries + lax.div(head, heads.group)
+        copy_in(packed_ref, row, head * width, queries, first)
+        copy_in(packed_ref, row, shared * width, keys, first)
+        copy_in(packed_ref, row, (shared + heads.shared) * width, values, second)
+        turns = [angles(table_refs, tile) for tile in range(heads.tiles)]
+        plgpu.barrier_wait(first)
+        for tile, by in enumerate(turns):
+            turn([queries, keys], tile, by)
+        plgpu.commit_smem()
+        plgpu.barrier_wait(second)
+        for tile in range(heads.tiles):
+            own, read = tile_at(tile), pl.ds(0, heads.read(tile))
+            raised, total, highest = _raised(queries, keys, tile, heads)
+            parts = _products(raised.astype(packed.dtype), [piece.seen.at[read] for piece in values])
+            share = lax.broadcast_in_dim(1 / total, parts[0].shape, (0,))
+            put(queries, tile, [part * share for part in parts])
+            if keep:
+                totals[own] = highest + jnp.log(total) * math.log2(math.e)
+            plgpu.commit_smem()
+            copy_out(queries, tile, out_ref, row, head * width)
+            for ref in totals_ref:
+                plgpu.copy_smem_to_gmem(totals.at[own], ref.at[row, head, own])
+        plgpu.wait_smem_to_gmem(0)
 
-    values_at = heads.queries + heads.shared
-    return pl.pallas_call(
-        body,
-        out_shape=[
-            jax.ShapeDtypeStruct((*packed.shape[:2], heads.queries * heads.width), packed.dtype),
-            jax.ShapeDtypeStruct((len(packed), heads.queries, heads.length), jnp.float32),
-        ],
-        grid=(len(packed), heads.queries, pl.cdiv(heads.length, rows)),
-        in_specs=[
-            part(lambda b, h, i: (b, 0, h)),
-            part(lambda b, h, i: (b, 0, heads.queries + h // heads.group)),
-            part(lambda b, h, i: (b, 0, values_at + h // heads.group)),
-            *_table_parts(table, heads),
-        ],
-        out_specs=[
-            part(lambda b, h, i: (b, 0, h)),
-            pl.BlockSpec((None, None, heads.tile), lambda b, h, i: (b, h, 0)),
-        ],
-        compiler_params=triton.CompilerParams(num_warps=heads.warps(back=False), num_stages=2),
-        name="attention",
-    )(packed, packed, packed, *table)
+    out_type = [jax.ShapeDtypeStruct((*packed.shape[:2], heads.queries * width), packed.dtype)]
+    if keep:
+        out_type.append(jax.ShapeDtypeStruct((len(packed), heads.queries, whole), jnp.float32))
+    scratch = [
+        [memory(whole, width)],
+        [memory(whole, width)],
+        [memory(whole, width // 2)] * 2,  # halves: the sum over keys goes in smaller steps
+        plgpu.SMEM((whole,), jnp.float32),
+        plgpu.Barrier(num_arrivals=2),
+        plgpu.Barrier(num_arrivals=2),
+    ]
+    return launch("attention", body, out_type, 1, len(packed) * heads.queries, scratch)(packed, *table)
+
+
+def _raised(queries: list, keys: list, tile: int, heads: Heads) -> tuple:
+    """exp2 of a tile's scores less each row's highest, (ROWS, keys); sums and highest of rows, (ROWS,)."""
+    own, read = tile_at(tile), pl.ds(0, heads.read(tile))
+    pairs = [(q.seen.at[own], k.seen.at[read].transpose((1, 0))) for q, k in zip(queries, keys, strict=True)]
+    scores = _hidden(_sums(pairs)[0], tile, heads)
+    unit = heads.scale * math.log2(math.e)
+    highest = jnp.max(scores, axis=1) * unit
+    raised = jnp.exp2(scores * unit - lax.broadcast_in_dim(highest, scores.shape, (0,)))
+    return raised, jnp.sum(raised, axis=1), highest
+
+
+def _hidden(scores, tile: int, heads: Heads):
+    """LOWEST where a query of the tile may not look: to what follows it, or beyond T."""
+    start = tile * ROWS if heads.causal else heads.length // 8 * 8
+    if start >= scores.shape[1]:
+        return scores
+    rest = scores[:, start:]
+    key = start + lax.broadcasted_iota(jnp.int32, rest.shape, 1)
+    last = tile * ROWS + lax.broadcasted_iota(jnp.int32, rest.shape, 0) if heads.causal else heads.length - 1
+    rest = jnp.where(key <= last, rest, LOWEST)
+    return jnp.concatenate([scores[:, :start], rest], axis=1) if start else rest
 
 
 @partial(jax.jit, static_argnames="heads")
 def _by_packed(packed, table, mixed, totals, given, heads: Heads):
-    """Gradient by `packed`, given that by the result. A block has a head of keys, and sums what the queries
-    that read it say of its keys and values. Weights stand here as (keys, queries): so those sums take them as
-    they lie in registers."""
-    rows, width = heads.at_once(back=True), heads.width
+    """Gradient by `packed`, given that by the result.
 
-    def body(q_ref, k_ref, v_ref, mixed_ref, totals_ref, given_ref, *refs):
-        *table, out_ref = refs
-        own = pl.program_id(1)
-        keys, values = _head(k_ref, table, 0, heads.tile, 0, heads), _load(v_ref, 0, heads.tile, 0, heads)
-
-        def add(i, sums):
-            by_keys, by_values = sums
-            head, start = lax.rem(i, heads.group), lax.div(i, heads.group) * rows
-            column, exist = head * width, _exist(start, (rows,), heads)
-            queries = _head(q_ref, table, start, rows, column, heads)
-            by_mixed, mixed = (_load(ref, start, rows, column, heads) for ref in (given_ref, mixed_ref))
-            shared = jnp.sum(mixed.astype(jnp.float32) * by_mixed.astype(jnp.float32), axis=1)
-            total = triton.load(totals_ref.at[head, pl.ds(start, rows)], mask=exist, other=_other(exist))
-            weights = jnp.exp2(_scores(queries, keys, start, heads, turned=True) - total[None])
-            by_weights = _product(values, by_mixed.T)
-            by_scores = (weights * (by_weights - shared[None]) * width**-0.5).astype(packed.dtype)
-            by_queries = [_product(by_scores.T, part) for part in keys]
-            by_queries = _turned(by_queries, table, start, heads, back=True)
-            _store(out_ref, start, own * heads.group * width + column, by_queries, heads)
-            by_keys = [s + _product(by_scores, part) for s, part in zip(by_keys, queries, strict=True)]
-            return by_keys, by_values + _product(weights.astype(packed.dtype), by_mixed)
-
-        nothing = [jnp.zeros(part.shape, jnp.float32) for part in keys], jnp.zeros(values.shape, jnp.float32)
-        by_keys, by_values = lax.fori_loop(0, heads.group * pl.cdiv(heads.length, rows), add, nothing)
-        by_keys = _turned(by_keys, table, 0, heads, back=True)
-        _store(out_ref, 0, (heads.queries + own) * width, by_keys, heads)
-        _store(out_ref, 0, (values_at + own) * width, [by_values], heads)
-
-    def part(count, place):
-        return pl.BlockSpec((None, heads.tile, count * width), place)
-
-    values_at = heads.queries + heads.shared
-    return pl.pallas_call(
-        body,
-        out_shape=jax.ShapeDtypeStruct(packed.shape, packed.dtype),
-        grid=(len(packed), heads.shared),
-        in_specs=[
-            part(heads.group, lambda b, g: (b, 0, g)),
-            part(1, lambda b, g: (b, 0, heads.queries + g)),
-            part(1, lambda b, g: (b, 0, values_at + g)),
-            part(heads.group, lambda b, g: (b, 0, g)),
-            pl.BlockSpec((None, heads.group, heads.tile), lambda b, g: (b, g, 0)),
-            part(heads.group, lambda b, g: (b, 0, g)),
-            *_table_parts(table, heads),
-        ],
-        out_specs=part(values_at + heads.shared, lambda b, g: (b, 0, 0)),
-        compiler_params=triton.CompilerParams(num_warps=heads.warps(back=True), num_stages=2),
-        name="attention_gradient",
-    )(packed, packed, packed, mixed, totals, given, *table)
-
-
-def _table_parts(table, heads: Heads) -> list:
-    return [pl.BlockSpec((heads.tile, part.shape[1]), lambda *_: (0, 0)) for part in table]
-
-
-def _scores(queries: list, keys: list, start, heads: Heads, turned: bool = False):
-    """float32 (rows, tile), or turned (tile, rows), times log2(e); LOWEST where a query may not look.
-
-    start: the first query's place.
+    Each group of warps has a tile of keys, and as many as a head has tiles have that head. A group meets the
+    queries PART by PART, with scores turned, (keys, queries): so sums by values take weights from registers.
+    The gradient by scores lies in shared memory, ROUND by ROUND, for sums by keys and for all groups, each of
+    which has a tile of queries too.
     """
-    pairs = zip(keys, queries, strict=True) if turned else zip(queries, keys, strict=True)
-    scores = sum(_product(left, right.T) for left, right in pairs) * (math.log2(math.e) * heads.width**-0.5)
-    key = lax.broadcasted_iota(jnp.int32, scores.shape, 1 - turned)
-    if heads.causal:
-        query = start + lax.broadcasted_iota(jnp.int32, scores.shape, int(turned))
+    width, tiles, whole = heads.width, heads.tiles, heads.tiles * ROWS
+    count = _heads_at_once(len(packed) * heads.shared, tiles)
+    table = by_position(table, whole)
+
+    def body(packed_ref, mixed_ref, totals_ref, given_ref, *refs):
+        table_refs, (out_ref, *refs) = refs[: len(table)], refs[len(table) :]
+        queries, keys, values, givens, over, totals, shares, *barriers = refs
+        group = lax.axis_index("group")
+        slot, place = lax.div(group, tiles), lax.rem(group, tiles)
+        row, shared = _split(lax.axis_index("grid") * count + slot, heads.shared)
+        mixes, by_scores = [Piece(*both) for both in zip(*over[:2], strict=True)], over[2].at[slot]
+        held = Held(
+            *(pieces(refs, slot) for refs in (queries, keys, values, givens)),
+            [Piece(*(ref.at[slot] for ref in both)) for both in mixes],
+            by_scores,
+            totals.at[slot],
+            shares.at[slot],
+            *(barrier.at[slot] for barrier in barriers),
+        )
+        sources = packed_ref, given_ref, mixed_ref, totals_ref
+        sums = [plgpu.ACC((ROWS, width // 2), jnp.float32)] * 4
+        for own in range(tiles):
+            pl.when(place == own)(
+                lambda own=own: pl.run_scoped(
+                    partial(_by_tile, held, sources, table_refs, out_ref, row, shared, own, heads), *sums
+                )
+            )
+
+    def head():
+        return [memory(count, whole, width // 2)] * 2
+
+    half = memory(count, whole, width // 2).refs
+    by_scores = plgpu.SMEM((count, whole, min(ROUND, whole)), jnp.bfloat16, transforms=bank_tiles(width // 2))
+    scratch = [
+        *(head() for _ in range(4)),
+        plgpu.RefUnion([half[0]] * 2, [half[1]] * 2, by_scores),
+        plgpu.SMEM((count, whole), jnp.float32),
+        plgpu.SMEM((count, whole), jnp.float32),
+        *(plgpu.Barrier(num_arrivals=n, num_barriers=count) for n in (2, 4, 5, tiles)),
+    ]
+    out_type = jax.ShapeDtypeStruct(packed.shape, packed.dtype)
+    blocks = len(packed) * heads.shared // count
+    return launch("attention_gradient", body, out_type, tiles * count, blocks, scratch)(
+        packed, mixed, totals, given, *table
+    )
+
+
+def _heads_at_once(heads: int, tiles: int) -> int:
+    """Of keys, in a block of the gradient: groups are GROUPS then, so that the compiler leaves each thread no
+    more registers than two blocks of half the groups could have."""
+    return next(count for count in range(GROUPS // tiles, 0, -1) if heads % count == 0)
+
+
+class Held(NamedTuple):
+    """A head's shared memory in the gradient, and when it is there."""
+
+    queries: list[Piece]
+    keys: list[Piece]
+    values: list[Piece]
+    givens: list[Piece]
+    mixes: list[Piece]  # the results; read before the first of
+    by_scores: jax.Array  # which lies over them, (keys, ROUND of queries)
+    totals: jax.Array
+    shares: jax.Array  # each query's sum of weights times what is said of them
+    queries_here: jax.Array
+    keys_here: jax.Array
+    rest_here: jax.Array
+    met: jax.Array  # all groups of the head
+
+    def meet(self) -> None:
+        plgpu.barrier_arrive(self.met)
+        plgpu.barrier_wait(self.met)
+
+
+def _by_tile(held, sources, table, out_ref, row, shared, own: int, heads: Heads, *sums) -> None:
+    """What group `own` of a head does: its tile of keys, for all queries that read the head."""
+    width, key = heads.width, heads.queries + shared
+    by_keys, by_values = sums[:2], sums[2:]
+    for i in range(heads.group):
+        head = shared * heads.group + i
+        if own == 0:
+            _ask(held, sources, row, head, None if i else key, heads)
+        turns = angles(table, own)
+        plgpu.barrier_wait(held.queries_here)
+        if i == 0:
+            plgpu.barrier_wait(held.keys_here)
+        turn([held.queries] if i else [held.queries, held.keys], own, turns)
+        plgpu.barrier_wait(held.rest_here)
+        pairs = zip(halves(held.givens, own), halves(held.mixes, own), strict=True)
+        held.shares[tile_at(own)] = sum(jnp.sum(a * b, axis=1) for a, b in pairs)
+        plgpu.commit_smem()
+        held.meet()
+        for start in range(0, heads.reach, ROUND):
+            stop = min(start + ROUND, heads.reach)
+            for first in range(start, stop, PART):
+                if not heads.causal or first + PART > own * ROWS:
+                    _by_part(held, own, first, first - start, by_values, heads)
+            plgpu.commit_smem()
+            held.meet()
+            seen = max(start, own * ROWS) if heads.causal else start
+            if seen < stop:
+                _add_by_keys(held, own, seen, stop, seen - start, by_keys)
+            if start <= own * ROWS < stop:
+                _by_queries(held, own, own * ROWS - start, table, heads)
+                copy_out(held.givens, own, out_ref, row, head * width)
+            if stop < heads.reach or i < heads.group - 1:
+                plgpu.wait_smem_to_gmem(0, wait_read_only=True)
+                held.meet()
+    plgpu.wait_smem_to_gmem(0, wait_read_only=True)
+    by_own = [total[...] * heads.scale for total in by_keys]
+    put(held.givens, own, turned(by_own, angles(table, own), back=True))
+    put(held.values, own, [total[...] for total in by_values])
+    plgpu.commit_smem()
+    copy_out(held.givens, own, out_ref, row, key * width)
+    copy_out(held.values, own, out_ref, row, (key + heads.shared) * width)
+    plgpu.wait_smem_to_gmem(0)
+
+
+def _ask(held, sources, row, head, key, heads: Heads) -> None:
+    """Start the copies of what belongs to a head of queries, and of its keys and values where `key` is one."""
+    packed_ref, given_ref, mixed_ref, totals_ref = sources
+    width = heads.width
+    copy_in(packed_ref, row, head * width, held.queries, held.queries_here)
+    if key is not None:
+        copy_in(packed_ref, row, key * width, held.keys, held.keys_here)
+        copy_in(packed_ref, row, (key + heads.shared) * width, held.values, held.keys_here)
+    copy_in(given_ref, row, head * width, held.givens, held.rest_here)
+    copy_in(mixed_ref, row, head * width, held.mixes, held.rest_here)
+    plgpu.copy_gmem_to_smem(totals_ref.at[row, head], held.totals, held.rest_here)
+
+
+def _by_part(held, own: int, first: int, column: int, by_values, heads: Heads) -> None:
+    """PART queries from `first` on meet a tile of keys: adds what they say of its values, and leaves the
+    gradient by scores at a column."""
+    rows, here = tile_at(own), pl.ds(first, PART)
+
+    def pairs(left, right):
+        both = zip(left, right, strict=True)
+        return [(a.seen.at[rows], b.seen.at[here].transpose((1, 0))) for a, b in both]
+
+    scores, by_weights = _sums(pairs(held.keys, held.queries), pairs(held.values, held.givens))
+    total, share = (lax.broadcast_in_dim(ref[here], scores.shape, (1,)) for ref in (held.totals, held.shares))
+    scores = scores * (heads.scale * math.log2(math.e)) - total
+    if heads.causal and first < (own + 1) * ROWS:
+        key = lax.broadcasted_iota(jnp.int32, scores.shape, 0)
+        query = first - own * ROWS + lax.broadcasted_iota(jnp.int32, scores.shape, 1)
         scores = jnp.where(key <= query, scores, LOWEST)
-    return scores if heads.length == heads.tile else jnp.where(key < heads.length, scores, LOWEST)
+    weights = jnp.exp2(scores)
+    by_scores = (weights * (by_weights - share)).astype(jnp.bfloat16)
+    weights = weights.astype(jnp.bfloat16)
+    held.by_scores[rows, pl.ds(column, PART)] = by_scores
+    for total, piece in zip(by_values, held.givens, strict=True):
+        plgpu.wgmma(total, weights, piece.seen.at[here])
+    plgpu.wgmma_wait(0)
 
 
-def _head(ref, table, start, rows: int, column, heads: Heads) -> list:
-    """Queries or keys: two halves, turned, which never need lie side by side; without a table, one whole."""
-    if not table:
-        return [_load(ref, start, rows, column, heads)]
-    half = heads.width // 2
-    halves = [_load(ref, start, rows, column + i * half, heads, half) for i in range(2)]
-    return [part.astype(ref.dtype) for part in _turned(halves, table, start, heads)]
+def _add_by_keys(held, own: int, first: int, stop: int, column: int, by_keys) -> None:
+    """What queries [first, stop), whose gradients by scores begin at a column, say of a tile of keys."""
+    count = stop - first
+    by_scores = held.by_scores.at[tile_at(own), pl.ds(column, count)]
+    for total, piece in zip(by_keys, held.queries, strict=True):
+        plgpu.wgmma(total, by_scores, piece.seen.at[pl.ds(first, count)])
+    plgpu.wgmma_wait(0)
 
 
-def _turned(parts: list, table, start, heads: Heads, back: bool = False) -> list:
-    """Halves (rows, E / 2), turned by their positions, or back; float32."""
-    if not table:
-        return parts
-    first, second = (part.astype(jnp.float32) for part in parts)
-    cos, sin = (_load(t, start, len(first), 0, heads, first.shape[1]) for t in table)
-    sin = -sin if back else sin
-    return [first * cos - second * sin, second * cos + first * sin]
+def _by_queries(held, tile: int, column: int, table: list, heads: Heads) -> None:
+    """The gradient by a tile of queries, in the place of what was given by their results; that by their scores
+    begins at a column."""
+    keys = pl.ds(0, heads.read(tile))
+    turns = angles(table, tile)
+    by_scores = held.by_scores.at[keys, pl.ds(column, ROWS)].transpose((1, 0))
+    parts = _products(by_scores, [piece.seen.at[keys] for piece in held.keys])
+    put(held.givens, tile, turned([part * heads.scale for part in parts], turns, back=True))
+    plgpu.commit_smem()
 
 
-def _product(a, b):
-    return jnp.dot(a, b, preferred_element_type=jnp.float32)
+def _products(left, rights: list) -> list:
+    """float32 left @ right, of each."""
+
+    def multiply(*totals):
+        for total, right in zip(totals, rights, strict=True):
+            plgpu.wgmma(total, left, right)
+        return [total[...] for total in totals]
+
+    shapes = [(left.shape[0], right.shape[1]) for right in rights]
+    return pl.run_scoped(multiply, *(plgpu.ACC(shape, jnp.float32) for shape in shapes))
 
 
-def _load(ref, start, rows: int, column, heads: Heads, columns: int | None = None):
-    """(rows, columns or E) of a block; zeros below its sequence's end."""
-    columns = columns or heads.width
-    exist = _exist(start, (rows, columns), heads)
-    return triton.load(ref.at[pl.ds(start, rows), pl.ds(column, columns)], mask=exist, other=_other(exist))
+def _sums(*several: list) -> list:
+    """float32 sum of left @ right over pairs, for each list of them."""
+
+    def multiply(*totals):
+        for total, pairs in zip(totals, several, strict=True):
+            for left, right in pairs:
+                plgpu.wgmma(total, left, right)
+        return [total[...] for total in totals]
+
+    shapes = [(pairs[0][0].shape[0], pairs[0][1].shape[1]) for pairs in several]
+    return pl.run_scoped(multiply, *(plgpu.ACC(shape, jnp.float32) for shape in shapes))
 
 
-def _store(ref, start, column, parts: list, heads: Heads) -> None:
-    for i, part in enumerate(parts):
-        rows, columns = part.shape
-        place = pl.ds(start, rows), pl.ds(column + i * columns, columns)
-        triton.store(ref.at[place], part.astype(ref.dtype), mask=_exist(start, part.shape, heads))
-
-
-def _exist(start, shape: tuple, heads: Heads):
-    """Which of a tile lies within the sequence, by its rows; None = all, wherever it starts."""
-    if heads.length % shape[0] == 0:
-        return None
-    return start + lax.broadcasted_iota(jnp.int32, shape, 0) < heads.length
-
-
-def _other(exist):
-    return None if exist is None else 0.0
+def _split(block, heads: int) -> tuple:
+    """Row of the batch, and head."""
+    return lax.div(block, heads), lax.rem(block, heads)

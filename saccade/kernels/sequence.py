@@ -131,7 +131,7 @@ def _mix(x, kernel, down, epsilon: float):
         jax.ShapeDtypeStruct((seq, columns), x.dtype),
         jax.ShapeDtypeStruct((columns,), jnp.float32),
     )
-    return launch(body, out_type, GROUPS + 1, blocks, scratch)(x, *_padded(kernel, down))
+    return launch("mixed", body, out_type, GROUPS + 1, blocks, scratch)(x, *_padded(kernel, down))
 
 
 @jax.jit
@@ -213,7 +213,9 @@ def _input_gradients(x, kernel, down, y, given):
         plgpu.Barrier(num_arrivals=2),
     ]
     out_type = (jax.ShapeDtypeStruct(x.shape, x.dtype),) * 2
-    return launch(body, out_type, GROUPS, blocks, scratch)(x, y, given, *_padded(kernel, down))
+    return launch("mixed_gradient_by_x", body, out_type, GROUPS, blocks, scratch)(
+        x, y, given, *_padded(kernel, down)
+    )
 
 
 @jax.jit
@@ -309,7 +311,9 @@ def _kernel_sums(x, by_sum, kernel, down):
         plgpu.Barrier(num_arrivals=2),
     ]
     out_type = tuple(jax.ShapeDtypeStruct((shares, rows, LENGTH), jnp.float32) for rows in (2 * inner, inner))
-    return launch(body, out_type, GROUPS + 1, shares * parts, scratch)(x, by_sum, kernel, down)
+    return launch("mixed_gradient_by_kernels", body, out_type, GROUPS + 1, shares * parts, scratch)(
+        x, by_sum, kernel, down
+    )
 
 
 def _copy_ahead(count, stages: int, free, fill) -> None:

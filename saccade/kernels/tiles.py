@@ -196,7 +196,9 @@ def gradients(given, down, kept, function: Callable):
         plgpu.wait_smem_to_gmem(0, wait_read_only=True)
 
     out_type = jax.ShapeDtypeStruct(kept.shape, given.dtype)
-    return launch(body, out_type, GROUPS + 1, multiprocessors(), cluster=CLUSTER)(given, down, kept)
+    return launch("net_gradient", body, out_type, GROUPS + 1, multiprocessors(), cluster=CLUSTER)(
+        given, down, kept
+    )
 
 
 def _replace(tiles, function: Callable, product) -> None:

@@ -4,6 +4,7 @@ A batch is made from a window of consecutive rows and from nothing else, so what
 of its number. What found no room in its window is counted; in the next epoch it stands in another.
 """
 
+import bisect
 import json
 from collections import Counter
 from collections.abc import Sequence
@@ -226,16 +227,16 @@ def assign(sizes: Sequence[tuple[int, int]], capacity: tuple[int, int], bins: in
 
 def knapsack(sizes: Sequence[tuple[int, int]], capacity: tuple[int, int], bins: int) -> list[int] | None:
     """Greedy: the longest first, each into the fullest bin that has room; None = one finds none."""
-    free = [list(capacity) for _ in range(bins)]
+    free = [(*capacity, b) for b in range(bins)]  # sorted, the fullest first
     places = [0] * len(sizes)
     for at in sorted(range(len(sizes)), key=lambda at: sizes[at], reverse=True):
         tokens, tiles = sizes[at]
-        fitting = [b for b in range(bins) if tokens <= free[b][0] and tiles <= free[b][1]]
-        if not fitting:
+        first = bisect.bisect_left(free, (tokens,))
+        found = next((i for i in range(first, bins) if tiles <= free[i][1]), None)
+        if found is None:
             return None
-        places[at] = place = min(fitting, key=lambda b: free[b])
-        free[place][0] -= tokens
-        free[place][1] -= tiles
+        room, more, places[at] = free.pop(found)
+        bisect.insort(free, (room - tokens, more - tiles, places[at]))
     return places
 
 
