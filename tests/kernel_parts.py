@@ -45,7 +45,7 @@ def interpreted():
 
 @contextlib.contextmanager
 def interpreted_hopper(*modules):
-    """A CPU does what a Hopper GPU would with the kernels that these modules launch: copies, barriers and all."""
+    """A CPU does what a Hopper GPU would with what these modules launch: copies, barriers and all."""
     if jax.__version_info__ < kernels.VERSION:
         pytest.skip(
             f"the interpreter of JAX {jax.__version__} does not know clusters; Python 3.12 gets a newer one"

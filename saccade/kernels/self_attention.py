@@ -121,7 +121,8 @@ def _mixed(packed, table, heads: Heads, keep: bool) -> list:
         for tile in range(heads.tiles):
             own, read = tile_at(tile), pl.ds(0, heads.read(tile))
             raised, total, highest = _raised(queries, keys, tile, heads)
-            parts = _products(raised.astype(packed.dtype), [piece.seen.at[read] for piece in values])
+            weights = raised.astype(packed.dtype)
+            parts = _sums(*([(weights, piece.seen.at[read])] for piece in values))
             share = lax.broadcast_in_dim(1 / total, parts[0].shape, (0,))
             put(queries, tile, [part * share for part in parts])
             if keep:
@@ -188,11 +189,11 @@ def _by_packed(packed, table, mixed, totals, given, heads: Heads):
         group = lax.axis_index("group")
         slot, place = lax.div(group, tiles), lax.rem(group, tiles)
         row, shared = _split(lax.axis_index("grid") * count + slot, heads.shared)
-        mixes, by_scores = [Piece(*both) for both in zip(*over[:2], strict=True)], over[2].at[slot]
+        *mixes, by_scores = over
+        mixes = list(zip(*mixes, strict=True))
         held = Held(
-            *(pieces(refs, slot) for refs in (queries, keys, values, givens)),
-            [Piece(*(ref.at[slot] for ref in both)) for both in mixes],
-            by_scores,
+            *(pieces(refs, slot) for refs in (queries, keys, values, givens, mixes)),
+            by_scores.at[slot],
             totals.at[slot],
             shares.at[slot],
             *(barrier.at[slot] for barrier in barriers),
@@ -297,7 +298,7 @@ def _by_tile(held, sources, table, out_ref, row, shared, own: int, heads: Heads,
 
 
 def _ask(held, sources, row, head, key, heads: Heads) -> None:
-    """Start the copies of what belongs to a head of queries, and of its keys and values where `key` is one."""
+    """Start the copies of what belongs to a head of queries, and of keys and values where `key` is a head."""
     packed_ref, given_ref, mixed_ref, totals_ref = sources
     width = heads.width
     copy_in(packed_ref, row, head * width, held.queries, held.queries_here)
@@ -344,30 +345,18 @@ def _add_by_keys(held, own: int, first: int, stop: int, column: int, by_keys) ->
 
 
 def _by_queries(held, tile: int, column: int, table: list, heads: Heads) -> None:
-    """The gradient by a tile of queries, in the place of what was given by their results; that by their scores
-    begins at a column."""
+    """The gradient by a tile of queries, where what was given by results lay; that by scores begins
+    at a column."""
     keys = pl.ds(0, heads.read(tile))
     turns = angles(table, tile)
     by_scores = held.by_scores.at[keys, pl.ds(column, ROWS)].transpose((1, 0))
-    parts = _products(by_scores, [piece.seen.at[keys] for piece in held.keys])
+    parts = _sums(*([(by_scores, piece.seen.at[keys])] for piece in held.keys))
     put(held.givens, tile, turned([part * heads.scale for part in parts], turns, back=True))
     plgpu.commit_smem()
 
 
-def _products(left, rights: list) -> list:
-    """float32 left @ right, of each."""
-
-    def multiply(*totals):
-        for total, right in zip(totals, rights, strict=True):
-            plgpu.wgmma(total, left, right)
-        return [total[...] for total in totals]
-
-    shapes = [(left.shape[0], right.shape[1]) for right in rights]
-    return pl.run_scoped(multiply, *(plgpu.ACC(shape, jnp.float32) for shape in shapes))
-
-
 def _sums(*several: list) -> list:
-    """float32 sum of left @ right over pairs, for each list of them."""
+    """For each list of pairs, the sum of left @ right, float32."""
 
     def multiply(*totals):
         for total, pairs in zip(totals, several, strict=True):
