@@ -2,12 +2,13 @@
 PYTHON ?= python3
 VENV ?= .venv
 ORACLE_VENV ?= .venv-oracle
+KERNEL_VENV ?= .venv-kernels
 WORKERS ?= 2
 DEMO_IMAGE ?= saccade/bundled/demo.png
 DEMO_QUESTION ?= what size is the star that has the same material as the blue star?
 BIN = $(VENV)/bin
 
-.PHONY: setup check test test-oracle demo bench clean
+.PHONY: setup check test test-oracle test-kernels demo bench clean
 
 setup: $(VENV)/.dev
 
@@ -28,6 +29,13 @@ $(ORACLE_VENV)/.oracle: pyproject.toml
 	$(ORACLE_VENV)/bin/python -m pip install --quiet -e '.[dev,oracle]'
 	touch $@
 
+# The version of JAX that the GPU kernels were run with, whose interpreter runs them on a CPU.
+$(KERNEL_VENV)/.dev: pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 12) else "the kernels want Python 3.12 or newer, this is %d.%d: make test-kernels PYTHON=python3.12" % sys.version_info[:2])'
+	$(PYTHON) -m venv $(KERNEL_VENV)
+	$(KERNEL_VENV)/bin/python -m pip install --quiet -e '.[dev]' 'jax==0.11.*'
+	touch $@
+
 check: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -39,6 +47,9 @@ test: $(VENV)/.dev
 test-oracle: $(ORACLE_VENV)/.oracle
 	$(ORACLE_VENV)/bin/python -m pytest -q -n $(WORKERS) -m oracle
 
+test-kernels: $(KERNEL_VENV)/.dev
+	$(KERNEL_VENV)/bin/python -m pytest -q -n $(WORKERS) -m 'not gpu and not slow' tests/test_kernels.py tests/test_attention_kernel.py tests/test_norm_kernel.py
+
 demo: $(VENV)/.core
 	$(BIN)/saccade ask $(DEMO_IMAGE) "$(DEMO_QUESTION)" --explain
 
@@ -48,4 +59,4 @@ bench: $(ORACLE_VENV)/.oracle
 	$(ORACLE_VENV)/bin/python benchmarks/decode_speed.py --smollm2 --transformers --batch 1 8 --ways greedy
 
 clean:
-	rm -rf $(VENV) $(ORACLE_VENV) build dist
+	rm -rf $(VENV) $(ORACLE_VENV) $(KERNEL_VENV) build dist

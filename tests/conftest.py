@@ -4,6 +4,7 @@ import gc
 import os
 import sys
 import tempfile
+from importlib.metadata import version
 from pathlib import Path
 
 os.environ.setdefault("KERAS_BACKEND", "jax")
@@ -12,6 +13,10 @@ _cache = Path(tempfile.gettempdir()) / f"saccade-tests-{os.getuid()}" / "jax"
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_cache))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")  # for `-m gpu` set it to cuda
+if not version("jax").startswith("0.10."):
+    # The interpreter of GPU kernels, which 0.11 brought, waits in a thread for each group of warps: XLA must
+    # have that many, or it waits for ever.
+    os.environ.setdefault("NPROC", "16")
 
 import pytest  # noqa: E402, the environment comes first
 
