@@ -69,7 +69,8 @@ def check_values(heads: Heads, rotary: bool, batch: int, limit: float) -> None:
 
 
 @pytest.mark.parametrize(("heads", "rotary"), [*SHAPES, (Heads(160, 2, 1, 64, True), True)])
-def test_values_and_gradients_interpreted(capfd, heads, rotary):
+def test_values_and_gradients_interpreted(monkeypatch, capfd, heads, rotary):
+    monkeypatch.setattr(self_attention, "BLOCKS", 1)  # several heads in each, though there are few
     with interpreted_hopper(self_attention):
         check_values(heads, rotary, 2, 5e-3)
     assert "RACE" not in capfd.readouterr().out
@@ -111,6 +112,14 @@ def test_which_fit(shape, heads, fits):
         assert kernels.attention_fits(x, *heads) is fits
         assert not kernels.attention_fits(jax.ShapeDtypeStruct(shape, "float32"), *heads)
     assert not kernels.attention_fits(x, *heads)  # nobody allowed it
+
+
+@pytest.mark.parametrize(
+    ("heads", "tiles", "count"),
+    [(6144, 2, 2), (192, 2, 2), (190, 2, 1), (193, 2, 1), (768, 4, 1), (768, 1, 4), (300, 1, 3), (128, 1, 1)],
+)
+def test_heads_share_a_block_where_blocks_are_many(heads, tiles, count):
+    assert self_attention._heads_at_once(heads, tiles) == count
 
 
 def layers():

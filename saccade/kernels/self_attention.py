@@ -35,6 +35,7 @@ LOWEST = -1e30  # a score that may not be: exp2 of it is 0, and of its differenc
 PART = 32  # queries that meet a tile of keys at once in the gradient, and what products sum over in steps of
 ROUND = 128  # queries whose gradients by scores lie in shared memory at once
 GROUPS = 4  # of warps in a block of the gradient: more would have fewer registers than it needs
+BLOCKS = 96  # of several heads, at least: with fewer, too many multiprocessors have none
 
 
 class Heads(NamedTuple):
@@ -227,9 +228,10 @@ def _by_packed(packed, table, mixed, totals, given, heads: Heads):
 
 
 def _heads_at_once(heads: int, tiles: int) -> int:
-    """Of keys, in a block of the gradient: groups are GROUPS then, so that the compiler leaves each thread no
-    more registers than two blocks of half the groups could have."""
-    return next(count for count in range(GROUPS // tiles, 0, -1) if heads % count == 0)
+    """Of keys, in a block of the gradient: so many that it has GROUPS groups, for then the compiler leaves a
+    thread no more registers than two blocks of half the groups could have."""
+    counts = range(GROUPS // tiles, 1, -1)
+    return next((count for count in counts if heads % count == 0 and heads // count >= BLOCKS), 1)
 
 
 class Held(NamedTuple):
