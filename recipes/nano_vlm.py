@@ -45,7 +45,7 @@ SCENES = "scenes"
 Task = Literal["vqa", "statement", "rationale", "caption", "retrieve"]
 Limit = Literal["relevance_min", "image_correspondence_min", "visual_dependency_min", "formatting_min"]
 WARMUP = 0.03  # of the steps
-RATIONALE = 32  # tokens that one of two hops needs at most
+RATIONALE = 64  # tokens that any rationale of scenes fits, of however many hops (docs/language.md)
 # Learning rates by part, of the two published recipes and for weights that all start at random.
 RATES = {
     "v0.1": {"projection": 2e-3, "vision": 1e-4, "language": 1e-4},
