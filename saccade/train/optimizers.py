@@ -83,14 +83,14 @@ class Muon(keras.optimizers.Muon):
             else:
                 matrix = _matrix(self._direction(gradient, variable))
                 alike[tuple(sorted(matrix.shape))].append((variable, matrix))
-        rate = ops.cast(learning_rate, "float32")
         for several in alike.values():
             stack = ops.stack([_wide(matrix) for _, matrix in several])
             steps = ops.unstack(self.zeropower_via_newtonschulz5(stack, self.ns_steps))
             for (variable, matrix), step in zip(several, steps, strict=True):
                 if step.shape != matrix.shape:
                     step = ops.transpose(step)
-                self.assign_sub(variable, ops.reshape(self.lr_adjust(rate * step), variable.shape))
+                step = self.lr_adjust(ops.cast(learning_rate, step.dtype) * step)
+                self.assign_sub(variable, ops.reshape(step, variable.shape))
 
     def _direction(self, gradient, variable):
         """Moves the variable's momentum on. Returns: what its step is made of, its shape."""
