@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 ORACLE_VENV ?= .venv-oracle
 KERNEL_VENV ?= .venv-kernels
+KERNEL_JAX = $(shell sed -n 's/^VERSION = (\(.*\), \(.*\)).*/\1.\2/p' saccade/kernels/__init__.py)
 WORKERS ?= 2
 DEMO_IMAGE ?= saccade/bundled/demo.png
 DEMO_QUESTION ?= what size is the star that has the same material as the blue star?
@@ -33,7 +34,7 @@ $(ORACLE_VENV)/.oracle: pyproject.toml
 $(KERNEL_VENV)/.dev: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 12) else "the kernels want Python 3.12 or newer, this is %d.%d: make test-kernels PYTHON=python3.12" % sys.version_info[:2])'
 	$(PYTHON) -m venv $(KERNEL_VENV)
-	$(KERNEL_VENV)/bin/python -m pip install --quiet -e '.[dev]' 'jax==0.11.*'
+	$(KERNEL_VENV)/bin/python -m pip install --quiet -e '.[dev]' 'jax==$(KERNEL_JAX).*'
 	touch $@
 
 check: $(VENV)/.dev
