@@ -122,6 +122,26 @@ def test_heads_share_a_block_where_blocks_are_many(heads, tiles, count):
     assert self_attention._heads_at_once(heads, tiles) == count
 
 
+@pytest.mark.parametrize("heads", [heads for heads, _ in SHAPES])
+@pytest.mark.parametrize("count", [1, 2])
+def test_what_lies_over_a_heads_memory_is_its_own(heads, count):
+    """The interpreter has no unions, so it sees no head of a block write over another's."""
+    *seen, over = self_attention._over(count, heads.tiles * 64, heads.width).refs
+    assert {ref.inner_aval.shape[0] for ref in (*seen, over)} == {count}
+    assert len({ref.inner_aval.size for ref in (*seen, over)}) == 1  # so each head's begins where its other does
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(("heads", "rotary"), SHAPES)
+def test_same_bits_every_time(heads, rotary):
+    given, packed, table = drawn(heads, rotary, 64)
+    run = jax.jit(with_gradient(partial(attention, table=table, heads=heads)))
+    first = run(given, packed)
+    for _ in range(20):
+        for one, other in zip(run(given, packed), first, strict=True):
+            assert jnp.array_equal(one, other)
+
+
 def layers():
     """What attends itself: with biases, by turning, with shared keys and causally."""
     return {

@@ -191,9 +191,9 @@ def _by_packed(packed, table, mixed, totals, given, heads: Heads):
         slot, place = lax.div(group, tiles), lax.rem(group, tiles)
         row, shared = _split(lax.axis_index("grid") * count + slot, heads.shared)
         *mixes, by_scores = over
-        mixes = list(zip(*mixes, strict=True))
         held = Held(
-            *(pieces(refs, slot) for refs in (queries, keys, values, givens, mixes)),
+            *(pieces(refs, slot) for refs in (queries, keys, values, givens)),
+            [Piece(*(seen.at[slot, half] for seen in mixes)) for half in range(2)],
             by_scores.at[slot],
             totals.at[slot],
             shares.at[slot],
@@ -211,11 +211,9 @@ def _by_packed(packed, table, mixed, totals, given, heads: Heads):
     def head():
         return [memory(count, whole, width // 2)] * 2
 
-    half = memory(count, whole, width // 2).refs
-    by_scores = plgpu.SMEM((count, whole, min(ROUND, whole)), jnp.bfloat16, transforms=bank_tiles(width // 2))
     scratch = [
         *(head() for _ in range(4)),
-        plgpu.RefUnion([half[0]] * 2, [half[1]] * 2, by_scores),
+        _over(count, whole, width),
         plgpu.SMEM((count, whole), jnp.float32),
         plgpu.SMEM((count, whole), jnp.float32),
         *(plgpu.Barrier(num_arrivals=n, num_barriers=count) for n in (2, 4, 5, tiles)),
@@ -232,6 +230,14 @@ def _heads_at_once(heads: int, tiles: int) -> int:
     thread no more registers than two blocks of half the groups could have."""
     counts = range(GROUPS // tiles, 1, -1)
     return next((count for count in counts if heads % count == 0 and heads // count >= BLOCKS), 1)
+
+
+def _over(count: int, whole: int, width: int) -> plgpu.RefUnion:
+    """Memory of the results, two halves of each head, and over it that of the gradients by scores. The former
+    are filled up, so that each head's lie below its own: heads of a block do not wait for each other."""
+    columns = min(ROUND, whole)
+    by_scores = plgpu.SMEM((count, whole, columns), jnp.bfloat16, transforms=bank_tiles(width // 2))
+    return plgpu.RefUnion(*memory(count, columns // (width // 2), whole, width // 2).refs, by_scores)
 
 
 class Held(NamedTuple):
