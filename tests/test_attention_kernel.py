@@ -128,7 +128,8 @@ def test_what_lies_over_a_heads_memory_is_its_own(heads, count):
     """The interpreter has no unions, so it sees no head of a block write over another's."""
     *seen, over = self_attention._over(count, heads.tiles * 64, heads.width).refs
     assert {ref.inner_aval.shape[0] for ref in (*seen, over)} == {count}
-    assert len({ref.inner_aval.size for ref in (*seen, over)}) == 1  # so each head's begins where its other does
+    # As long, so that each head's begins where what it lies over does.
+    assert len({ref.inner_aval.size for ref in (*seen, over)}) == 1
 
 
 @pytest.mark.gpu

@@ -1,13 +1,14 @@
 """Products whose tiles go through a function of their own before they are written, forward and back.
 
 For Hopper GPUs. A block takes TILE rows and WIDTH columns at a time; two groups of warps multiply, ROWS rows
-each, and a third copies ahead of them. Blocks of a cluster, one below the other, share copies of the right
-factor.
+each, and a third copies ahead of them, from one tile to the next without a pause. Blocks of a cluster, one
+below the other, share copies of the right factor.
 """
 
 import itertools
 from collections.abc import Callable
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,11 +19,23 @@ from jax.experimental.pallas import mosaic_gpu as plgpu
 from saccade.kernels.common import ROWS, bank_tiles, launch, multiprocessors
 
 WIDTH = 128  # columns of a tile
-DEPTH = 64  # of the summed axis in one stage of the pipeline
+DEPTH = 64  # of the summed axis in one stage of a stream
 PIECE = 64  # columns that leave a tile at once
 GROUPS = 2  # of warps that compute, each ROWS rows of a tile; a third one copies
 TILE = GROUPS * ROWS
 CLUSTER = 2  # blocks, one below the other, that share the copies of the right factor
+COPYING, COMPUTING = 40, 232  # registers of a thread
+STAGES, STAGES_BACK = 4, 5  # of a stream, as many as shared memory holds
+SLOTS = 2  # that a group's results leave through
+
+
+class Factor(NamedTuple):
+    """Of a product: the shape of its part in a stage, (row, column, step) -> that part, and whether the
+    blocks of a cluster share it."""
+
+    shape: tuple[int, int]
+    part: Callable
+    shared: bool = False
 
 
 def pairs_of_tiles(x_ref, kernel_ref, step: int, apart: int, finish, ahead=None) -> None:
@@ -34,59 +47,52 @@ def pairs_of_tiles(x_ref, kernel_ref, step: int, apart: int, finish, ahead=None)
     rows, depth = x_ref.shape
     tiles = pl.cdiv(rows, TILE * CLUSTER), kernel_ref.shape[1] // (2 * WIDTH)
 
-    half = _part((DEPTH, WIDTH), lambda i: (i, 0), shared=True)
-    pipeline = _pipeline([_part((TILE, DEPTH), lambda i: (0, i)), half, half], depth, stages=4)
+    def half(place):
+        def part(_, along, i):
+            return kernel_ref.at[_stage(i), pl.ds(along * step + place, WIDTH)]
+
+        return Factor((DEPTH, WIDTH), part, shared=True)
+
+    factors = [_rows_of(x_ref), half(0), half(apart)]
+    leaving = plgpu.SMEM((GROUPS, SLOTS, ROWS, PIECE), x_ref.dtype, transforms=bank_tiles(PIECE))
 
     @partial(
         pl.run_scoped,
-        stages=pipeline(_nothing, _nothing).get_allocations(x_ref, kernel_ref, kernel_ref),
-        leaving=plgpu.SMEM((GROUPS, 2, ROWS, PIECE), x_ref.dtype, transforms=bank_tiles(PIECE)),
+        leaving=leaving,
+        memory=_memory(factors, STAGES, depth // DEPTH),
         collective_axes="group",
     )
-    def _(stages, leaving):
+    def _(leaving, memory):
         group = lax.axis_index("group")
 
-        @plgpu.nd_loop((tiles[0] * tiles[1],), collective_axes="grid")
-        def _(loop):
-            across, along = plgpu.planar_snake(loop.index[0], tiles, 1, 8)
-            row = (across * CLUSTER + lax.axis_index("cluster")) * TILE
+        def tile(row, along, products):
             column = along * step
             leave = _leave_through(leaving.at[group])
+            if ahead is not None:
+                ahead(column)
+            total = plgpu.ACC((ROWS, WIDTH), jnp.float32)
 
-            def around(run):
-                if ahead is not None:
-                    ahead(column)
-                total = plgpu.ACC((ROWS, WIDTH), jnp.float32)
+            @partial(pl.run_scoped, first=total, second=total)
+            def _(first, second):
+                def multiply(x_part, first_part, second_part):
+                    plgpu.wgmma(first, _own(x_part), first_part)
+                    plgpu.wgmma(second, _own(x_part), second_part)
 
-                @partial(pl.run_scoped, first=total, second=total)
-                def _(first, second):
-                    run((first, second))
-                    finish(first, second, leave, row + group * ROWS, column)
+                products(multiply)
+                finish(first, second, leave, row + group * ROWS, column)
 
-            def add(_, x_part, first_part, second_part, sums):
-                mine = x_part.at[pl.ds(group * ROWS, ROWS)]
-                plgpu.wgmma(sums[0], mine, first_part)
-                plgpu.wgmma(sums[1], mine, second_part)
-                plgpu.wgmma_wait(0)
-                return sums
-
-            pipeline(add, around)(
-                x_ref.at[pl.ds(row, TILE), :],
-                kernel_ref.at[:, pl.ds(column, WIDTH)],
-                kernel_ref.at[:, pl.ds(column + apart, WIDTH)],
-                allocations=stages,
-            )
+        _stream(factors, memory, tiles, depth // DEPTH, tile)
 
     plgpu.wait_smem_to_gmem(0, wait_read_only=True)
 
 
 def _leave_through(slots):
-    """What stores a result, piece by piece: each waits until its slot of two has left."""
+    """What stores a result, piece by piece: each waits until its slot has left."""
     count = itertools.count()
 
     def leave(value, ref, row, column):
-        slot = next(count) % 2
-        plgpu.wait_smem_to_gmem(1, wait_read_only=True)
+        slot = next(count) % SLOTS
+        plgpu.wait_smem_to_gmem(SLOTS - 1, wait_read_only=True)
         slots[slot] = value.astype(slots.dtype)
         plgpu.commit_smem()
         plgpu.copy_smem_to_gmem(slots.at[slot], ref.at[pl.ds(row, ROWS), pl.ds(column, PIECE)])
@@ -94,37 +100,90 @@ def _leave_through(slots):
     return leave
 
 
-def _part(shape: tuple[int, int], place, shared: bool = False):
-    """What one stage of the pipeline holds of an operand; `shared` by the blocks of a cluster."""
-    return plgpu.BlockSpec(
-        shape,
-        place,
-        transforms=bank_tiles(shape[1]),
-        memory_space=plgpu.SMEM,
-        collective_axes=("cluster",) if shared else (),
-    )
+def _rows_of(ref) -> Factor:
+    return Factor((TILE, DEPTH), lambda row, _, i: ref.at[pl.ds(row, TILE), _stage(i)])
 
 
-def _pipeline(parts: list, depth: int, stages: int):
-    """(step, around) -> a loop over the summed axis, DEPTH at a time; a third group copies `stages` ahead."""
-
-    def pipeline(step, around):
-        return plgpu.emit_pipeline_warp_specialized(
-            step,
-            grid=(depth // DEPTH,),
-            in_specs=parts,
-            memory_registers=40,
-            wg_axis="group",
-            num_compute_wgs=GROUPS,
-            max_concurrent_steps=stages,
-            compute_context=around,
-        )
-
-    return pipeline
+def _stage(step):
+    return pl.ds(step * DEPTH, DEPTH)
 
 
-def _nothing(*_) -> None:
-    """In place of a step where only a pipeline's memory is asked for."""
+def _own(part):
+    """A group's rows of a tile."""
+    return part.at[pl.ds(lax.axis_index("group") * ROWS, ROWS)]
+
+
+def _memory(factors: list[Factor], stages: int, steps: int) -> dict:
+    """Of a stream of so many stages, no more than a tile sums, and what its groups tell each other."""
+    stages = min(stages, steps)
+    return {
+        "parts": [
+            plgpu.SMEM((stages, *f.shape), jnp.bfloat16, transforms=bank_tiles(f.shape[1])) for f in factors
+        ],
+        "here": plgpu.Barrier(num_arrivals=len(factors), num_barriers=stages),
+        "free": plgpu.ClusterBarrier(collective_axes=("cluster",), num_arrivals=GROUPS, num_barriers=stages),
+    }
+
+
+def _stream(factors: list[Factor], memory: dict, tiles: tuple, steps: int, tile, beside=None) -> None:
+    """Every tile of a product, its factors copied ahead.
+
+    Args:
+        tiles: how many, down and across.  steps: stages that a tile sums.
+        tile: what a group does with one; gets its row, which column of tiles, and what runs the products,
+            which takes what multiplies the parts of a stage, and what to do once the first are done.
+        beside: copies more for a tile, given its row and column, when the groups have begun it.
+    """
+    parts, here, free = (memory[name] for name in ("parts", "here", "free"))
+    stages = parts[0].shape[0]
+
+    def every_tile(do):
+        """do(row, column, stages gone by) for each. Returns: all stages."""
+
+        @plgpu.nd_loop((tiles[0] * tiles[1],), collective_axes="grid", init_carry=jnp.int32(0))
+        def gone(loop, carry):
+            down, along = plgpu.planar_snake(loop.index[0], tiles, 1, 8)
+            do((down * CLUSTER + lax.axis_index("cluster")) * TILE, along, carry)
+            return carry + steps
+
+        return gone
+
+    def copy(row, along, gone):
+        @pl.loop(0, steps)
+        def _(step):
+            slot = lax.rem(gone + step, stages)
+            pl.when(gone + step >= stages)(lambda: plgpu.barrier_wait(free.at[slot]))
+            for factor, part in zip(factors, parts, strict=True):
+                source, shared = factor.part(row, along, step), ("cluster",) if factor.shared else None
+                plgpu.copy_gmem_to_smem(source, part.at[slot], here.at[slot], collective_axes=shared)
+            if beside is not None:
+                pl.when(step == min(stages + 1, steps - 1))(lambda: beside(row, along))
+
+    def compute(row, along, gone):
+        def products(multiply, begun=None):
+            @pl.loop(0, steps)
+            def _(step):
+                slot = lax.rem(gone + step, stages)
+                plgpu.barrier_wait(here.at[slot])
+                multiply(*(part.at[slot] for part in parts))
+                plgpu.wgmma_wait(0)
+                plgpu.barrier_arrive(free.at[slot])
+                if begun is not None:
+                    pl.when(step == min(1, steps - 1))(begun)
+
+        tile(row, along, products)
+
+    def copy_all():
+        plgpu.set_max_registers(COPYING, action="decrease")
+        gone = every_tile(copy)
+        for slot in range(stages):  # nobody leaves while others of the cluster still tell it something
+            pl.when(slot < gone)(lambda slot=slot: plgpu.barrier_wait(free.at[slot]))
+
+    def compute_all():
+        plgpu.set_max_registers(COMPUTING, action="increase")
+        every_tile(compute)
+
+    lax.cond(lax.axis_index("group") == GROUPS, copy_all, compute_all)
 
 
 @partial(jax.jit, static_argnames="function")
@@ -141,57 +200,51 @@ def gradients(given, down, kept, function: Callable):
     tiles = pl.cdiv(rows, TILE * CLUSTER), inner // WIDTH
 
     def body(given_ref, down_ref, kept_ref, out):
-        right = _part((WIDTH, DEPTH), lambda i: (0, i), shared=True)
-        pipeline = _pipeline([_part((TILE, DEPTH), lambda i: (0, i)), right], depth, stages=3)
+        def right(_, along, i):
+            return down_ref.at[pl.ds(along * WIDTH, WIDTH), _stage(i)]
+
+        factors = [_rows_of(given_ref), Factor((WIDTH, DEPTH), right, shared=True)]
 
         @partial(
             pl.run_scoped,
-            stages=pipeline(_nothing, _nothing).get_allocations(given_ref, down_ref),
-            kept=plgpu.SMEM((2, GROUPS, parts, ROWS, WIDTH), given.dtype, transforms=bank_tiles(PIECE)),
-            here=plgpu.Barrier(num_arrivals=parts, num_barriers=2 * GROUPS),
+            memory=_memory(factors, STAGES_BACK, depth // DEPTH),
+            kept=plgpu.SMEM((GROUPS, parts, ROWS, WIDTH), given.dtype, transforms=bank_tiles(PIECE)),
+            came=plgpu.Barrier(num_arrivals=parts, num_barriers=GROUPS),
+            left=plgpu.Barrier(num_barriers=GROUPS),
             collective_axes="group",
         )
-        def _(stages, kept, here):
+        def _(memory, kept, came, left):
             group = lax.axis_index("group")
 
-            @plgpu.nd_loop((tiles[0] * tiles[1],), collective_axes="grid")
-            def _(loop):
-                across, along = plgpu.planar_snake(loop.index[0], tiles, 1, 8)
-                row = (across * CLUSTER + lax.axis_index("cluster")) * TILE
-                slot = lax.rem(loop.local_index, 2)
-                mine, arrived = kept.at[slot, group], here.at[slot * GROUPS + group]
-                places = [
-                    (pl.ds(row + group * ROWS, ROWS), pl.ds(part * inner + along * WIDTH, WIDTH))
-                    for part in range(parts)
-                ]
+            def places(row, along, of):
+                down = pl.ds(row + of * ROWS, ROWS)
+                return [(down, pl.ds(part * inner + along * WIDTH, WIDTH)) for part in range(parts)]
 
-                def around(run):
-                    # The slot's last tenants left a tile ago; the new ones come while the product runs.
-                    plgpu.wait_smem_to_gmem(parts, wait_read_only=True)
-                    for part, place in enumerate(places):
-                        plgpu.copy_gmem_to_smem(kept_ref.at[place], mine.at[part], arrived)
+            def bring(row, along):
+                for of in range(GROUPS):
+                    plgpu.barrier_wait(left.at[of])
+                    for part, place in enumerate(places(row, along, of)):
+                        plgpu.copy_gmem_to_smem(kept_ref.at[place], kept.at[of, part], came.at[of])
 
-                    @partial(pl.run_scoped, total=plgpu.ACC((ROWS, WIDTH), jnp.float32))
-                    def _(total):
-                        run(total)
-                        product = total[...]
-                        plgpu.barrier_wait(arrived)
-                        _replace(mine, function, product)
-                        plgpu.commit_smem()
-                        for part, place in enumerate(places):
-                            plgpu.copy_smem_to_gmem(mine.at[part], out.at[place])
+            def tell_left():
+                plgpu.wait_smem_to_gmem(0, wait_read_only=True)
+                plgpu.barrier_arrive(left.at[group])
 
-                def add(_, given_part, down_part, total):
-                    left = given_part.at[pl.ds(group * ROWS, ROWS)]
-                    plgpu.wgmma(total, left, down_part.transpose((1, 0)))
-                    plgpu.wgmma_wait(0)
-                    return total
+            def tile(row, along, products):
+                @partial(pl.run_scoped, total=plgpu.ACC((ROWS, WIDTH), jnp.float32))
+                def _(total):
+                    def multiply(given_part, down_part):
+                        plgpu.wgmma(total, _own(given_part), down_part.transpose((1, 0)))
 
-                pipeline(add, around)(
-                    given_ref.at[pl.ds(row, TILE), :],
-                    down_ref.at[pl.ds(along * WIDTH, WIDTH), :],
-                    allocations=stages,
-                )
+                    products(multiply, tell_left)
+                    product = total[...]
+                    plgpu.barrier_wait(came.at[group])
+                    _replace(kept.at[group], function, product)
+                    plgpu.commit_smem()
+                    for part, place in enumerate(places(row, along, group)):
+                        plgpu.copy_smem_to_gmem(kept.at[group, part], out.at[place])
+
+            _stream(factors, memory, tiles, depth // DEPTH, tile, bring)
 
         plgpu.wait_smem_to_gmem(0, wait_read_only=True)
 

@@ -7,6 +7,7 @@ from keras import ops
 
 from saccade import backend
 from saccade.heads.classify import Classifier
+from saccade.layers.embeddings import lookup
 from saccade.layers.reasoning import (
     BOARD_MIXERS,
     FFNS,
@@ -301,11 +302,12 @@ class TRM(Model):
         Returns: x float (B, S, D); padding_mask bool (B, S), all True: a puzzle has no padding.
         """
         c = self.config
-        x = ops.take(self.token_table, self._kinds(batch["tokens"]), axis=0)
+        x = lookup(self.token_table, self._kinds(batch["tokens"]), self.compute_dtype)
         if c.prefix_tokens:
             rows = ops.shape(x)[0]
             if c.num_puzzles:
-                first = ops.expand_dims(ops.take(self.puzzle_table, batch["puzzle"], axis=0), 1)
+                first = ops.take(self.puzzle_table, batch["puzzle"], axis=0)
+                first = ops.cast(ops.expand_dims(first, 1), x.dtype)
             else:
                 first = ops.zeros((rows, 1, c.dim), dtype=x.dtype)
             prefix = ops.pad(first, ((0, 0), (0, c.prefix_tokens - 1), (0, 0)))

@@ -51,9 +51,11 @@ class Warmup(keras.optimizers.schedules.LearningRateSchedule):
         }
 
 
-# Optimisers that treat every number alike. Their groups are one vector, so a step updates it in a few passes
-# instead of a few for each variable, and compiles as few.
+# Optimisers that treat every number alike. The short variables of a group are one vector, so a step updates
+# them in a few passes instead of a few for each, and compiles as few. A long one is as fast alone, and its
+# gradient need not be copied there first.
 ELEMENTWISE = (keras.optimizers.AdamW, keras.optimizers.Lion, keras.optimizers.SGD, AdamATan2)
+LONG = 2**19  # numbers
 
 
 @dataclass(frozen=True)
@@ -67,25 +69,28 @@ class Group:
     optimizer: keras.optimizers.Optimizer | None  # None: frozen
 
     @property
-    def joined(self) -> bool:
-        """Whether the optimiser sees one vector of all variables, not the variables."""
-        return isinstance(self.optimizer, ELEMENTWISE) and len({v.dtype for v in self.variables}) == 1
+    def joined(self) -> list[bool]:
+        """Of each variable, whether it is part of the one vector that the optimiser sees first."""
+        alike = isinstance(self.optimizer, ELEMENTWISE) and len({v.dtype for v in self.variables}) == 1
+        return [alike and math.prod(v.shape) < LONG for v in self.variables]
 
     @property
     def count(self) -> int:
         """How many tensors the optimiser sees."""
-        return 0 if self.optimizer is None else 1 if self.joined else len(self.variables)
+        return 0 if self.optimizer is None else any(self.joined) + self.joined.count(False)
 
     def build(self) -> "Group":
         """Give the optimiser its slots."""
-        seen = self.variables
-        if self.joined:
-            size = sum(math.prod(v.shape) for v in seen)
-            seen = [keras.Variable(ops.zeros((size,), seen[0].dtype), name="joined")]
+        seen = [v for v, joined in zip(self.variables, self.joined, strict=True) if not joined]
+        vector = None
+        if any(self.joined):
+            size = sum(math.prod(v.shape) for v in self.variables) - sum(math.prod(v.shape) for v in seen)
+            vector = keras.Variable(ops.zeros((size,), self.variables[0].dtype), name="joined")
+            seen = [vector, *seen]
         if self.optimizer is not None:
             self.optimizer.build(seen)
-        if self.joined:
-            backend.free(seen[0].value)  # its shape was needed; values always come from the state
+        if vector is not None:
+            backend.free(vector.value)  # its shape was needed; values always come from the state
         return self
 
 
@@ -95,7 +100,11 @@ def join(groups: list[Group], tensors: list) -> list:
     for group in groups:
         stop = start + (len(group.variables) if group.optimizer else 0)
         own, start = tensors[start:stop], stop
-        result += [ops.concatenate([ops.reshape(t, (-1,)) for t in own])] if group.joined else own
+        flags = group.joined if own else []
+        if any(flags):
+            short = itertools.compress(own, flags)
+            result.append(ops.concatenate([ops.reshape(t, (-1,)) for t in short]))
+        result += [t for t, joined in zip(own, flags, strict=True) if not joined]
     return result
 
 
@@ -103,12 +112,14 @@ def split(groups: list[Group], tensors: list) -> list:
     """The inverse of `join`."""
     result, start = [], 0
     for group in groups:
-        own, start = tensors[start : start + group.count], start + group.count
-        if group.joined:
-            edges = list(itertools.accumulate(math.prod(v.shape) for v in group.variables))
-            parts = ops.split(own[0], edges[:-1])
-            own = [ops.reshape(part, v.shape) for part, v in zip(parts, group.variables, strict=True)]
-        result += own
+        own, start = iter(tensors[start : start + group.count]), start + group.count
+        if group.optimizer is None:
+            continue
+        short = list(itertools.compress(group.variables, group.joined))
+        edges = list(itertools.accumulate(math.prod(v.shape) for v in short))
+        parts = iter(ops.split(next(own), edges[:-1])) if short else iter(())
+        for variable, joined in zip(group.variables, group.joined, strict=True):
+            result.append(ops.reshape(next(parts), variable.shape) if joined else next(own))
     return result
 
 
