@@ -96,7 +96,7 @@ def test_info_nce_with_texts_of_no_image(extra):
     np.testing.assert_allclose(to_numpy(result), (rows + columns) / 2, rtol=1e-5)
 
 
-@pytest.mark.parametrize("chunk", [3, 9, 64])  # blocks as needed; two, the last one short; too large
+@pytest.mark.parametrize("chunk", [3, 8, 64])  # several blocks, the last one short; one that fits; too large
 @pytest.mark.parametrize("counted", [0, 1, 8, 16])
 @pytest.mark.parametrize("weighted", [False, True])
 def test_next_token_equals_the_plain_loss_and_its_gradients(chunk, counted, weighted):

@@ -1,7 +1,5 @@
 """Losses of one choice among K, and of texts: one choice a token."""
 
-import functools
-
 from keras import ops
 
 
@@ -94,8 +92,6 @@ def vqa_loss(answer_logits, targets, type_logits=None, types=None, type_weight: 
 
 
 CHUNK = 2560  # tokens whose logits exist at once
-UNROLLED = 2  # chunks that are computed whether their tokens count or not: for a loop of unknown length the
-# host of a GPU waits, each time around
 
 
 def next_token(hidden, table, targets, chunk: int = CHUNK, weights=None):
@@ -118,7 +114,7 @@ def next_token(hidden, table, targets, chunk: int = CHUNK, weights=None):
     targets = ops.take(targets, order, axis=0)
     weights = ops.ones((count,), "float32") if weights is None else weights
     weights = ops.take(ops.pad(weights, [[0, spare]]), order, axis=0)
-    chunks, needed = len(order) // chunk, (ops.sum(ops.cast(targets >= 0, "int32")) + chunk - 1) // chunk
+    blocks = (ops.sum(ops.cast(targets >= 0, "int32")) + chunk - 1) // chunk
 
     @ops.custom_gradient
     def loss(hidden, table):
@@ -135,10 +131,7 @@ def next_token(hidden, table, targets, chunk: int = CHUNK, weights=None):
             return sums + found, by_rows, by_table
 
         start = ops.zeros((2,), "float32"), ops.zeros_like(rows), ops.zeros(table.shape, "float32")
-        if chunks > UNROLLED:
-            sums, by_rows, by_table = ops.fori_loop(0, needed, add_block, start)
-        else:
-            sums, by_rows, by_table = functools.reduce(lambda s, i: add_block(i, s), range(chunks), start)
+        sums, by_rows, by_table = ops.fori_loop(0, blocks, add_block, start)
         by_hidden = ops.take(by_rows, ops.argsort(order), axis=0)[:count]
 
         def gradient(*args, upstream=None):
