@@ -81,16 +81,15 @@ class Group:
 
     def build(self) -> "Group":
         """Give the optimiser its slots."""
+        short = list(itertools.compress(self.variables, self.joined))
         seen = [v for v, joined in zip(self.variables, self.joined, strict=True) if not joined]
-        vector = None
-        if any(self.joined):
-            size = sum(math.prod(v.shape) for v in self.variables) - sum(math.prod(v.shape) for v in seen)
-            vector = keras.Variable(ops.zeros((size,), self.variables[0].dtype), name="joined")
-            seen = [vector, *seen]
+        if short:
+            size = sum(math.prod(v.shape) for v in short)
+            seen = [keras.Variable(ops.zeros((size,), short[0].dtype), name="joined"), *seen]
         if self.optimizer is not None:
             self.optimizer.build(seen)
-        if vector is not None:
-            backend.free(vector.value)  # its shape was needed; values always come from the state
+        if short:
+            backend.free(seen[0].value)  # its shape was needed; values always come from the state
         return self
 
 

@@ -56,6 +56,9 @@ def test_join_and_split_are_inverse(settings, seen):
     joined = optim.join(groups, values)
     assert [tuple(t.shape) for t in joined] == seen
     assert sum(group.count for group in groups) == len(seen)
+    assert [group.count for group in groups] == [
+        0 if group.optimizer is None else 1 if any(group.joined) else len(group.variables) for group in groups
+    ]
     again = optim.split(groups, joined)
     assert len(again) == len(values)
     for one, other in zip(values, again, strict=True):
@@ -94,6 +97,7 @@ def test_one_vector_is_updated_as_each_variable_alone(monkeypatch, name, long):
     groups = optim.make_groups(model, config)
     variables = [v for group in groups for v in group.variables]
     assert all(any(group.joined) for group in groups)
+    assert all(all(group.joined) for group in groups) == (long > 20)
     rate = Warmup(0.1, 2, 6, config.schedule, config.min_ratio)
     apart = [keras.Variable(v.value) for v in variables]
     rules = []
