@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from jax.experimental.pallas import mosaic_gpu as plgpu
 
 ROWS = 64  # of a product, for each group of warps: what the tensor unit takes at once
+COPYING, COMPUTING = 40, 232  # registers of a thread: of a group that copies, of two that compute beside it
 
 
 def bank_tiles(columns: int) -> tuple:

@@ -16,7 +16,16 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu as plgpu
 
-from saccade.kernels.common import ROWS, bank_tiles, launch, multiprocessors, sigmoid, silu_gradients
+from saccade.kernels.common import (
+    COMPUTING,
+    COPYING,
+    ROWS,
+    bank_tiles,
+    launch,
+    multiprocessors,
+    sigmoid,
+    silu_gradients,
+)
 
 LENGTH = 96  # of the sequence in shared memory: what is beyond S is zero
 GROUPS = 2  # of warps that compute
@@ -73,7 +82,7 @@ def _mix(x, kernel, down, epsilon: float):
 
         @pl.when(group == GROUPS)
         def _():
-            plgpu.set_max_registers(40, action="decrease")
+            plgpu.set_max_registers(COPYING, action="decrease")
             plgpu.copy_gmem_to_smem(kernel_ref, kernels, weights)
             plgpu.copy_gmem_to_smem(down_ref, downs, weights)
 
@@ -85,7 +94,7 @@ def _mix(x, kernel, down, epsilon: float):
 
         @pl.when(group < GROUPS)
         def _():
-            plgpu.set_max_registers(232, action="increase")
+            plgpu.set_max_registers(COMPUTING, action="increase")
             plgpu.barrier_wait(weights)
 
             @pl.loop(0, count)
@@ -250,7 +259,7 @@ def _kernel_sums(x, by_sum, kernel, down):
 
         @pl.when(group == GROUPS)
         def _():
-            plgpu.set_max_registers(40, action="decrease")
+            plgpu.set_max_registers(COPYING, action="decrease")
             pairs = pl.ds(part * GROUPS * 2 * CHANNELS, GROUPS * 2 * CHANNELS)
             plgpu.copy_gmem_to_smem(kernel_ref.at[:, pairs], kernels, weights)
             mine = pl.ds(part * GROUPS * CHANNELS, GROUPS * CHANNELS)
@@ -265,7 +274,7 @@ def _kernel_sums(x, by_sum, kernel, down):
 
         @pl.when(group < GROUPS)
         def _():
-            plgpu.set_max_registers(232, action="increase")
+            plgpu.set_max_registers(COMPUTING, action="increase")
             plgpu.barrier_wait(weights)
             gate_kernel, up_kernel = (
                 kernels.at[:, pl.ds((2 * group + half) * CHANNELS, CHANNELS)].transpose((1, 0))

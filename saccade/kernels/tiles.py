@@ -16,7 +16,7 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu as plgpu
 
-from saccade.kernels.common import ROWS, bank_tiles, launch, multiprocessors
+from saccade.kernels.common import COMPUTING, COPYING, ROWS, bank_tiles, launch, multiprocessors
 
 WIDTH = 128  # columns of a tile
 DEPTH = 64  # of the summed axis in one stage of a stream
@@ -24,7 +24,6 @@ PIECE = 64  # columns that leave a tile at once
 GROUPS = 2  # of warps that compute, each ROWS rows of a tile; a third one copies
 TILE = GROUPS * ROWS
 CLUSTER = 2  # blocks, one below the other, that share the copies of the right factor
-COPYING, COMPUTING = 40, 232  # registers of a thread
 STAGES, STAGES_BACK = 4, 5  # of a stream, as many as shared memory holds
 SLOTS = 2  # that a group's results leave through
 
@@ -54,11 +53,10 @@ def pairs_of_tiles(x_ref, kernel_ref, step: int, apart: int, finish, ahead=None)
         return Factor((DEPTH, WIDTH), part, shared=True)
 
     factors = [_rows_of(x_ref), half(0), half(apart)]
-    leaving = plgpu.SMEM((GROUPS, SLOTS, ROWS, PIECE), x_ref.dtype, transforms=bank_tiles(PIECE))
 
     @partial(
         pl.run_scoped,
-        leaving=leaving,
+        leaving=plgpu.SMEM((GROUPS, SLOTS, ROWS, PIECE), x_ref.dtype, transforms=bank_tiles(PIECE)),
         memory=_memory(factors, STAGES, depth // DEPTH),
         collective_axes="group",
     )
