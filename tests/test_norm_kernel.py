@@ -144,6 +144,13 @@ def test_what_is_kept_for_the_gradient(interpreted):
     assert kept(post, x, branch) == [(45, 1), (45, 768)]
 
 
+def test_what_is_handed_through_may_be_written_over():
+    """It is no copy of what is kept by reference: a product that adds to it in place needs none."""
+    x, scale, shift = drawn((45, 768), True, "bfloat16")[1:]
+    jaxpr = jax.make_jaxpr(lambda x: jax.vjp(lambda x: kernel(x, scale, shift), x)[0])(x).jaxpr
+    assert jaxpr.outvars[1] is not jaxpr.invars[0]
+
+
 @pytest.mark.gpu
 @pytest.mark.filterwarnings("ignore:The Pallas Triton backend:DeprecationWarning")
 @pytest.mark.parametrize(

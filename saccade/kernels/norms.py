@@ -34,18 +34,20 @@ def normalized(x, scale, shift, epsilon: float):
     Returns: two of shape and dtype of x.
     Source: LayerNorm, arXiv:1607.06450; RMSNorm, arXiv:1910.07467.
     """
-    return _normalized_keep(x, scale, shift, epsilon)[0]
+    y, *_ = _normed(x, None, scale, shift, epsilon)
+    return y, x
 
 
 def _normalized_keep(x, scale, shift, epsilon):
-    y, _ = _normed(x, None, scale, shift, epsilon)
-    return (y, x), (x, scale, shift)
+    # A product adds the branch to what is handed through, in place: x, which is kept, would be copied for it.
+    y, _, again = _normed(x, None, scale, shift, epsilon, again=True)
+    return (y, again), (x, scale, shift)
 
 
 def _normalized_gradient(epsilon, kept, given):
     x, scale, shift = kept
-    by_x, *sums = _gradients(x, scale, *given, shift is not None, epsilon)
-    by_scale, *by_shift = (jnp.sum(part, axis=0) for part in sums)
+    by_x, sums = _gradients(x, scale, *given, shift is not None, epsilon)
+    by_scale, *by_shift = jnp.sum(sums, axis=0)
     return by_x, by_scale, by_shift[0] if by_shift else None
 
 
@@ -61,32 +63,35 @@ def post_norm(x, branch, epsilon: float, copies: int) -> tuple:
     Returns: `copies` of shape and dtype of x.
     Source: RMSNorm without gain, arXiv:1910.07467; its gradient, see `saccade.layers.normalization.rms`.
     """
-    return (_normed(x, branch, None, None, epsilon)[0],) * copies
+    y, *_ = _normed(x, branch, None, None, epsilon)
+    return (y,) * copies
 
 
 def _post_norm_keep(x, branch, epsilon, copies):
-    y, root = _normed(x, branch, None, None, epsilon, keep_root=True)
+    y, root, _ = _normed(x, branch, None, None, epsilon, keep_root=True)
     return (y,) * copies, (y, root)
 
 
 def _post_norm_gradient(epsilon, copies, kept, given):
-    by_sum = _by_sum(*kept, given)
+    by_sum = by_normed_sum(*kept, given)
     return by_sum, by_sum
 
 
 post_norm.defvjp(_post_norm_keep, _post_norm_gradient)
 
 
-@partial(jax.jit, static_argnames=("epsilon", "keep_root"))
-def _normed(x, branch, scale, shift, epsilon: float, keep_root: bool = False) -> tuple:
-    """The norm of x + branch, and each row's root, float32 (rows, 1), or None. Branch, scale and shift may be
-    None."""
+@partial(jax.jit, static_argnames=("epsilon", "keep_root", "again"))
+def _normed(x, branch, scale, shift, epsilon: float, keep_root: bool = False, again: bool = False) -> tuple:
+    """The norm of x + branch; each row's root, float32 (rows, 1); and x. The latter two are None unless asked
+    for; branch, scale and shift may be None."""
     tile = _tile(x.shape[1], NUMBERS)
     like, roots = jax.ShapeDtypeStruct(x.shape, x.dtype), jax.ShapeDtypeStruct((len(x), 1), jnp.float32)
 
-    def norm(x_ref, branch_ref, scale_ref, shift_ref, y_ref, roots_ref):
+    def norm(x_ref, branch_ref, scale_ref, shift_ref, y_ref, roots_ref, again_ref):
         place, real = _place(pl.program_id(0), tile, x.shape)
         total = _load(x_ref, place, real)
+        if again:
+            triton.store(again_ref.at[place], total.astype(x.dtype), mask=real)
         if branch_ref is not None:
             total = total + _load(branch_ref, place, real)
         y, root = _unit(total, real, x.shape[1], shift_ref is not None, epsilon)
@@ -99,20 +104,20 @@ def _normed(x, branch, scale, shift, epsilon: float, keep_root: bool = False) ->
             place, real = _place(pl.program_id(0), (tile[0], 1), roots.shape)
             triton.store(roots_ref.at[place], root, mask=real)
 
-    given, results = (x, branch, scale, shift), (like, roots if keep_root else None)
+    given, results = (x, branch, scale, shift), (like, roots if keep_root else None, like if again else None)
     return _launch(norm, pl.cdiv(len(x), tile[0]), WARPS, tile, given, results)
 
 
 @partial(jax.jit, static_argnames=("centred", "epsilon"))
 def _gradients(x, scale, by_y, by_rest, centred: bool, epsilon: float) -> list:
     """By x, given those by its norm and by what was handed through; by scale and, if centred, by shift, as
-    sums of what each block has seen, float32 (blocks, D)."""
+    sums of what each block has seen, float32 (blocks, 1 or 2, D)."""
     rows, columns = x.shape
     tile = _tile(columns, NUMBERS_BACK)
     tiles = pl.cdiv(rows, tile[0])
     blocks = min(BLOCKS * multiprocessors(), tiles)
 
-    def norm_gradient(x_ref, scale_ref, by_y_ref, by_rest_ref, by_x_ref, *sum_refs):
+    def norm_gradient(x_ref, scale_ref, by_y_ref, by_rest_ref, by_x_ref, sums_ref):
         own, scale = pl.program_id(0), _row(scale_ref, tile, columns)
 
         def add(i, sums):
@@ -129,20 +134,20 @@ def _gradients(x, scale, by_y, by_rest, centred: bool, epsilon: float) -> list:
             parts = (given * unit, given) if centred else (given * unit,)
             return [s + jnp.sum(part, axis=0) for s, part in zip(sums, parts, strict=True)]
 
-        nothing = [jnp.zeros(tile[1], jnp.float32) for _ in sum_refs]
+        nothing = [jnp.zeros(tile[1], jnp.float32) for _ in range(sums.shape[1])]
         # The last turn may find no rows left: all of it is masked.
-        sums = lax.fori_loop(0, pl.cdiv(tiles, blocks), add, nothing)
-        for ref, part in zip(sum_refs, sums, strict=True):
-            triton.store(ref.at[own, pl.ds(0, tile[1])], part, mask=lax.iota(jnp.int32, tile[1]) < columns)
+        real = lax.broadcasted_iota(jnp.int32, (1, tile[1]), 1) < columns
+        for i, part in enumerate(lax.fori_loop(0, pl.cdiv(tiles, blocks), add, nothing)):
+            triton.store(sums_ref.at[own, pl.ds(i, 1), pl.ds(0, tile[1])], part[None], mask=real)
 
-    sums = jax.ShapeDtypeStruct((blocks, columns), jnp.float32)
-    results = [jax.ShapeDtypeStruct(x.shape, x.dtype), *[sums] * (2 if centred else 1)]
+    sums = jax.ShapeDtypeStruct((blocks, 2 if centred else 1, columns), jnp.float32)
+    results = [jax.ShapeDtypeStruct(x.shape, x.dtype), sums]
     return _launch(norm_gradient, blocks, WARPS_BACK, tile, (x, scale, by_y, by_rest), results)
 
 
 @jax.jit
-def _by_sum(y, roots, given: tuple):
-    """The gradient by what y is the norm of, given those by each copy of y."""
+def by_normed_sum(y, roots, given: tuple):
+    """The gradient by what y is the norm of, given those by each copy of y; roots as the norm kept them."""
     tile = _tile(y.shape[1], NUMBERS_BACK)
 
     def post_norm_gradient(y_ref, root_ref, given_refs, by_sum_ref):
