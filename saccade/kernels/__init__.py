@@ -175,6 +175,41 @@ def post_norm(x, branch, epsilon: float, copies: int) -> tuple:
     return tuple(ops.reshape(part, x.shape) for part in found)
 
 
+def product_norm_fits(x, inner: int) -> bool:
+    """Whether `product_norm` takes x (..., D), and a product that sums over so many."""
+    if not _fits(x):
+        return False
+    rows = math.prod(x.shape[:-1])
+    fills = rows % 128 == 0 and x.shape[-1] == 512 and inner % 64 == 0
+    return fills and inner >= 256 and rows * inner >= FEWEST
+
+
+def product_norm(left, right, x, epsilon: float, copies: int, plus=None) -> tuple:
+    """rms(x + left right) + plus, once for each that reads it, as `post_norm`.
+
+    Args: left: bfloat16 (..., F).  right: (F, D).  x: bfloat16 (..., D), see `product_norm_fits`.
+        epsilon: of the norm.  plus: shape of x; None = 0.
+    Returns: `copies` of bfloat16 (..., D).
+    """
+    from saccade.kernels import normed
+
+    _note("norm")
+    args = _rows(left), ops.cast(right, x.dtype), _rows(x), plus if plus is None else _rows(plus)
+    found = normed.product_norm(*args, epsilon, copies)
+    return tuple(ops.reshape(part, x.shape) for part in found)
+
+
+def swiglu_norm(x, kernel, down, rest, epsilon: float, copies: int, plus=None) -> tuple:
+    """rms(rest + swiglu(x, kernel, down)) + plus, once for each that reads it; see `swiglu` and
+    `product_norm`, whose shapes it wants both."""
+    from saccade.kernels import gated
+
+    _note("swiglu")
+    args = _rows(x), *(ops.cast(part, x.dtype) for part in (kernel, down)), _rows(rest)
+    found = gated.swiglu_norm(*args, plus if plus is None else _rows(plus), epsilon, copies)
+    return tuple(ops.reshape(part, rest.shape) for part in found)
+
+
 def _rows(x):
     return ops.reshape(x, (-1, x.shape[-1]))
 

@@ -8,6 +8,8 @@ from functools import partial
 import jax
 
 from saccade.kernels.common import launch, multiprocessors, sigmoid, silu_gradients
+from saccade.kernels.normed import normed
+from saccade.kernels.norms import by_normed_sum
 from saccade.kernels.tiles import CLUSTER, GROUPS, PIECE, WIDTH, gradients, pairs_of_tiles
 
 
@@ -30,6 +32,29 @@ def _swiglu_gradient(kept, given):
     x, kernel, down, hidden, pairs = kept
     by_pairs = gradients(given, down, pairs, _by_gate_and_up)
     return by_pairs @ kernel.T, x.T @ by_pairs, hidden.T @ given
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(5, 6))
+def swiglu_norm(x, kernel, down, rest, plus, epsilon: float, copies: int) -> tuple:
+    """rms(rest + swiglu(x)) + plus, as often as it is read; see `swiglu` and `product_norm`."""
+    (hidden,) = _gated(x, kernel, keep=False)
+    return (normed(hidden, down, rest, plus, epsilon)[0],) * copies
+
+
+def _swiglu_norm_keep(x, kernel, down, rest, plus, epsilon, copies):
+    hidden, pairs = _gated(x, kernel, keep=True)
+    y, roots = normed(hidden, down, rest, None, epsilon, keep=True)
+    more = y if plus is None else y + plus
+    return (more,) * copies, ((x, kernel, down, hidden, pairs), (y, roots), None if plus is None else ())
+
+
+def _swiglu_norm_gradient(epsilon, copies, kept, given):
+    of_net, of_norm, added = kept
+    by_sum = by_normed_sum(*of_norm, given)
+    return *_swiglu_gradient(of_net, by_sum), by_sum, None if added is None else sum(given[1:], given[0])
+
+
+swiglu_norm.defvjp(_swiglu_norm_keep, _swiglu_norm_gradient)
 
 
 def _by_gate_and_up(gate, up, by_hidden):

@@ -37,6 +37,38 @@ class Factor(NamedTuple):
     shared: bool = False
 
 
+class Held(NamedTuple):
+    """Tiles that come ahead of the product they belong to, and leave as what they become; for each group."""
+
+    tiles: jax.Array  # (GROUPS, parts, ROWS, columns)
+    came: jax.Array
+    left: jax.Array
+
+    @classmethod
+    def memory(cls, parts: int, columns: int, dtype) -> "Held":
+        """What to ask for."""
+        tiles = plgpu.SMEM((GROUPS, parts, ROWS, columns), dtype, transforms=bank_tiles(PIECE))
+        came = plgpu.Barrier(num_arrivals=parts, num_barriers=GROUPS)
+        return cls(tiles, came, plgpu.Barrier(num_barriers=GROUPS))
+
+    def bring(self, ref, places: Callable) -> None:
+        """The group that copies: once the last has left, what lies at places(group), one for each part."""
+        for group in range(GROUPS):
+            plgpu.barrier_wait(self.left.at[group])
+            for part, place in enumerate(places(group)):
+                plgpu.copy_gmem_to_smem(ref.at[place], self.tiles.at[group, part], self.came.at[group])
+
+    def arrived(self):
+        """(parts, ROWS, columns) of a group that computes, when they are there."""
+        group = lax.axis_index("group")
+        plgpu.barrier_wait(self.came.at[group])
+        return self.tiles.at[group]
+
+    def tell_left(self) -> None:
+        plgpu.wait_smem_to_gmem(0, wait_read_only=True)
+        plgpu.barrier_arrive(self.left.at[lax.axis_index("group")])
+
+
 def pairs_of_tiles(x_ref, kernel_ref, step: int, apart: int, finish, ahead=None) -> None:
     """x kernel, two tiles at once: a pair's first begins at a multiple of `step`, its second `apart` from it.
 
@@ -48,16 +80,16 @@ def pairs_of_tiles(x_ref, kernel_ref, step: int, apart: int, finish, ahead=None)
 
     def half(place):
         def part(_, along, i):
-            return kernel_ref.at[_stage(i), pl.ds(along * step + place, WIDTH)]
+            return kernel_ref.at[stage_at(i), pl.ds(along * step + place, WIDTH)]
 
         return Factor((DEPTH, WIDTH), part, shared=True)
 
-    factors = [_rows_of(x_ref), half(0), half(apart)]
+    factors = [rows_of(x_ref), half(0), half(apart)]
 
     @partial(
         pl.run_scoped,
         leaving=plgpu.SMEM((GROUPS, SLOTS, ROWS, PIECE), x_ref.dtype, transforms=bank_tiles(PIECE)),
-        memory=_memory(factors, STAGES, depth // DEPTH),
+        memory=stream_memory(factors, STAGES, depth // DEPTH),
         collective_axes="group",
     )
     def _(leaving, memory):
@@ -73,13 +105,13 @@ def pairs_of_tiles(x_ref, kernel_ref, step: int, apart: int, finish, ahead=None)
             @partial(pl.run_scoped, first=total, second=total)
             def _(first, second):
                 def multiply(x_part, first_part, second_part):
-                    plgpu.wgmma(first, _own(x_part), first_part)
-                    plgpu.wgmma(second, _own(x_part), second_part)
+                    plgpu.wgmma(first, own_rows(x_part), first_part)
+                    plgpu.wgmma(second, own_rows(x_part), second_part)
 
                 products(multiply)
                 finish(first, second, leave, row + group * ROWS, column)
 
-        _stream(factors, memory, tiles, depth // DEPTH, tile)
+        stream(factors, memory, tiles, depth // DEPTH, tile)
 
     plgpu.wait_smem_to_gmem(0, wait_read_only=True)
 
@@ -98,20 +130,22 @@ def _leave_through(slots):
     return leave
 
 
-def _rows_of(ref) -> Factor:
-    return Factor((TILE, DEPTH), lambda row, _, i: ref.at[pl.ds(row, TILE), _stage(i)])
+def rows_of(ref, shared: bool = False) -> Factor:
+    """What a tile takes of the left factor."""
+    return Factor((TILE, DEPTH), lambda row, _, i: ref.at[pl.ds(row, TILE), stage_at(i)], shared)
 
 
-def _stage(step):
+def stage_at(step):
+    """Of the summed axis."""
     return pl.ds(step * DEPTH, DEPTH)
 
 
-def _own(part):
+def own_rows(part):
     """A group's rows of a tile."""
     return part.at[pl.ds(lax.axis_index("group") * ROWS, ROWS)]
 
 
-def _memory(factors: list[Factor], stages: int, steps: int) -> dict:
+def stream_memory(factors: list[Factor], stages: int, steps: int) -> dict:
     """Of a stream of so many stages, no more than a tile sums, and what its groups tell each other."""
     stages = min(stages, steps)
     return {
@@ -123,14 +157,23 @@ def _memory(factors: list[Factor], stages: int, steps: int) -> dict:
     }
 
 
-def _stream(factors: list[Factor], memory: dict, tiles: tuple, steps: int, tile, beside=None) -> None:
+def stream(
+    factors: list[Factor],
+    memory: dict,
+    tiles: tuple,
+    steps: int,
+    tile: Callable,
+    beside: Callable | None = None,
+    side_by_side: bool = False,
+) -> None:
     """Every tile of a product, its factors copied ahead.
 
     Args:
-        tiles: how many, down and across.  steps: stages that a tile sums.
+        tiles: how many clusters have, down and across.  steps: stages that a tile sums.
         tile: what a group does with one; gets its row, which column of tiles, and what runs the products,
             which takes what multiplies the parts of a stage, and what to do once the first are done.
         beside: copies more for a tile, given its row and column, when the groups have begun it.
+        side_by_side: so lie the blocks of a cluster, one tile wide each, instead of one below the other.
     """
     parts, here, free = (memory[name] for name in ("parts", "here", "free"))
     stages = parts[0].shape[0]
@@ -141,7 +184,10 @@ def _stream(factors: list[Factor], memory: dict, tiles: tuple, steps: int, tile,
         @plgpu.nd_loop((tiles[0] * tiles[1],), collective_axes="grid", init_carry=jnp.int32(0))
         def gone(loop, carry):
             down, along = plgpu.planar_snake(loop.index[0], tiles, 1, 8)
-            do((down * CLUSTER + lax.axis_index("cluster")) * TILE, along, carry)
+            if side_by_side:
+                do(down * TILE, lax.axis_index("cluster"), carry)
+            else:
+                do((down * CLUSTER + lax.axis_index("cluster")) * TILE, along, carry)
             return carry + steps
 
         return gone
@@ -199,50 +245,38 @@ def gradients(given, down, kept, function: Callable):
 
     def body(given_ref, down_ref, kept_ref, out):
         def right(_, along, i):
-            return down_ref.at[pl.ds(along * WIDTH, WIDTH), _stage(i)]
+            return down_ref.at[pl.ds(along * WIDTH, WIDTH), stage_at(i)]
 
-        factors = [_rows_of(given_ref), Factor((WIDTH, DEPTH), right, shared=True)]
+        factors = [rows_of(given_ref), Factor((WIDTH, DEPTH), right, shared=True)]
 
         @partial(
             pl.run_scoped,
-            memory=_memory(factors, STAGES_BACK, depth // DEPTH),
-            kept=plgpu.SMEM((GROUPS, parts, ROWS, WIDTH), given.dtype, transforms=bank_tiles(PIECE)),
-            came=plgpu.Barrier(num_arrivals=parts, num_barriers=GROUPS),
-            left=plgpu.Barrier(num_barriers=GROUPS),
+            memory=stream_memory(factors, STAGES_BACK, depth // DEPTH),
+            held=Held.memory(parts, WIDTH, given.dtype),
             collective_axes="group",
         )
-        def _(memory, kept, came, left):
-            group = lax.axis_index("group")
-
-            def places(row, along, of):
-                down = pl.ds(row + of * ROWS, ROWS)
+        def _(memory, held):
+            def places(row, along, group):
+                down = pl.ds(row + group * ROWS, ROWS)
                 return [(down, pl.ds(part * inner + along * WIDTH, WIDTH)) for part in range(parts)]
 
             def bring(row, along):
-                for of in range(GROUPS):
-                    plgpu.barrier_wait(left.at[of])
-                    for part, place in enumerate(places(row, along, of)):
-                        plgpu.copy_gmem_to_smem(kept_ref.at[place], kept.at[of, part], came.at[of])
-
-            def tell_left():
-                plgpu.wait_smem_to_gmem(0, wait_read_only=True)
-                plgpu.barrier_arrive(left.at[group])
+                held.bring(kept_ref, partial(places, row, along))
 
             def tile(row, along, products):
                 @partial(pl.run_scoped, total=plgpu.ACC((ROWS, WIDTH), jnp.float32))
                 def _(total):
                     def multiply(given_part, down_part):
-                        plgpu.wgmma(total, _own(given_part), down_part.transpose((1, 0)))
+                        plgpu.wgmma(total, own_rows(given_part), down_part.transpose((1, 0)))
 
-                    products(multiply, tell_left)
-                    product = total[...]
-                    plgpu.barrier_wait(came.at[group])
-                    _replace(kept.at[group], function, product)
+                    products(multiply, held.tell_left)
+                    product, tiles = total[...], held.arrived()
+                    _replace(tiles, function, product)
                     plgpu.commit_smem()
-                    for part, place in enumerate(places(row, along, group)):
-                        plgpu.copy_smem_to_gmem(kept.at[group, part], out.at[place])
+                    for part, place in enumerate(places(row, along, lax.axis_index("group"))):
+                        plgpu.copy_smem_to_gmem(tiles.at[part], out.at[place])
 
-            _stream(factors, memory, tiles, depth // DEPTH, tile, bring)
+            stream(factors, memory, tiles, depth // DEPTH, tile, bring)
 
         plgpu.wait_smem_to_gmem(0, wait_read_only=True)
 

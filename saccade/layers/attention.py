@@ -133,6 +133,15 @@ class Attention(keras.layers.Layer):
         table = rotary_table(x.shape[1], self.head_dim, self.rope_theta) if self.rope_theta else ()
         return kernels.attention(packed, table, self.num_heads, self.num_kv_heads, causal)
 
+    def norm_fits(self, x) -> bool:
+        """Whether `normed` has kernels for x."""
+        return not self.use_bias and self.fits_kernel(x) and kernels.product_norm_fits(x, self.dim)
+
+    def normed(self, x, rest, epsilon: float, copies: int, plus=None) -> tuple:
+        """rms(rest + self(x)) + plus, see `saccade.kernels.product_norm`."""
+        mixed = self._by_kernel(x, causal=False)
+        return kernels.product_norm(mixed, self.output_projection.kernel, rest, epsilon, copies, plus)
+
     def call(
         self,
         x,

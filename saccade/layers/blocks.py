@@ -60,6 +60,15 @@ class SwiGLU(keras.layers.Layer):
         scale = product_scale(pairs, axis)
         return ops.cast(ops.cast(result, "float32") * scale, result.dtype)
 
+    def norm_fits(self, x) -> bool:
+        """Whether `normed` has kernels for x."""
+        plain = self.axis == -1 and not self.gated_norm
+        return plain and kernels.swiglu_fits(x, self.mlp_dim) and kernels.product_norm_fits(x, self.mlp_dim)
+
+    def normed(self, x, rest, epsilon: float, copies: int, plus=None) -> tuple:
+        """rms(rest + self(x)) + plus, see `saccade.kernels.product_norm`."""
+        return kernels.swiglu_norm(x, self.gate_up.kernel, self.down.kernel, rest, epsilon, copies, plus)
+
     def _pairs(self, x):
         """Gate and up along an axis of 2 of their own, and which it is: (..., 2, F), or (F, 2, ...)."""
         if self.axis == -1:
@@ -330,6 +339,7 @@ class CrossModalBlock(keras.layers.Layer):
         layout: has `grid`, (rows, columns) of vision, and `vision` and `text`, slices of S (static); and
             `grids`, ((rows of the batch, their grid), ...) where they differ, else ().
         return_scores: also return what the self-attention looked at.
+        plus: float (B, S, D), added to the result; None = nothing.
     Returns: float (B, S, D), dtype of z; with `return_scores`, also float32 (B, A, S, S).
     Source: TRM block, arXiv:2510.04871; two-way cross-attention as in LXMERT, section 2, arXiv:1908.07490.
     """
@@ -369,7 +379,7 @@ class CrossModalBlock(keras.layers.Layer):
             self.vision_reads_text.build()
             self.text_reads_vision.build()
 
-    def call(self, z, padding_mask, layout, return_scores=False):
+    def call(self, z, padding_mask, layout, return_scores=False, plus=None):
         keys_mask = ops.expand_dims(padding_mask, 1)
         places = self._places(z.shape[1], layout) if self.rotary else None
         mixed = self.self_attention(
@@ -380,6 +390,7 @@ class CrossModalBlock(keras.layers.Layer):
         if self.cross:
             z = self._cross(z, keys_mask, layout.vision, layout.text)
         z = rms(z + self.mlp(z))
+        z = z if plus is None else z + plus
         return (z, scores) if return_scores else z
 
     def _places(self, length: int, layout):

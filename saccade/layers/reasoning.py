@@ -38,6 +38,7 @@ class ReasoningBlock(keras.layers.Layer):
         z: float (B, S, D); (S, B, D) with mlp_t.
         padding_mask, layout: unused; a puzzle has no padding.
         return_scores: also return what the attention looked at.
+        plus: shape of z, added to the result; None = nothing.
     Returns: float, shape and dtype of z[, scores float32 (B, A, S, S)].
     Source: TRM, arXiv:2510.04871, section 4; HRM, arXiv:2506.21734.
     """
@@ -94,31 +95,33 @@ class ReasoningBlock(keras.layers.Layer):
         self.mixer.build()
         self.mlp.build()
 
-    def call(self, z, padding_mask=None, layout=None, return_scores=False):
+    def call(self, z, padding_mask=None, layout=None, return_scores=False, plus=None):
         scores = []
 
-        def mix(z):
-            if not return_scores:
-                return self.mixer(z)
+        def mix_with_scores(z):
             mixed, found = self.mixer(z, return_scores=True)
             scores.append(found)
             return mixed
 
+        mix = mix_with_scores if return_scores else self.mixer
         if self.mixed_at_once and kernels.mixer_fits(z, self.mixer.mlp_dim):
             z = rest = kernels.mixed(z, self.mixer.gate_up.kernel, self.mixer.down.kernel, self.epsilon)
         else:
             z, rest = self._sublayer(z, z, mix, self.mix_axis, copies=2)
-        (z,) = self._sublayer(z, rest, self.mlp, -1, copies=1)
+        (z,) = self._sublayer(z, rest, self.mlp, -1, copies=1, plus=plus)
         return (z, *scores) if return_scores else z
 
-    def _sublayer(self, z, rest, function, axis: int, copies: int) -> tuple:
+    def _sublayer(self, z, rest, net, axis: int, copies: int, plus=None) -> tuple:
         """The next state, once for each that reads it: z and rest are the same, for branch and residual."""
         if self.norm_position == "pre":
-            return (rest + function(self.norm(z, self.epsilon, axis)),) * copies
-        branch = function(z)
-        if self.norm is rms and axis == -1 and kernels.norm_fits(rest):
-            return kernels.post_norm(rest, branch, self.epsilon, copies)
-        return (self.norm(rest + branch, self.epsilon, axis),) * copies
+            new = (rest + net(self.norm(z, self.epsilon, axis)),) * copies
+        elif not (self.norm is rms and axis == -1 and kernels.norm_fits(rest)):
+            new = (self.norm(rest + net(z), self.epsilon, axis),) * copies
+        elif isinstance(net, Attention | SwiGLU) and net.norm_fits(z):
+            return net.normed(z, rest, self.epsilon, copies, plus)
+        else:
+            new = kernels.post_norm(rest, net(z), self.epsilon, copies)
+        return new if plus is None else tuple(part + plus for part in new)
 
 
 def _net(ffn: str, dim: int, mlp_dim: int, **kwargs):

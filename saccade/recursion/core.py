@@ -18,6 +18,7 @@ class BlockStack(keras.layers.Layer):
         z: float (B, S, D).  padding_mask: bool (B, S), True = keep; None = all.
         layout: what the model's blocks need to know of the sequence, static; None where they need nothing.
         return_scores: also return the last block's attention scores.
+        plus: shape of z, added to the result, which spares a pass over it; None = nothing.
     """
 
     def __init__(self, blocks: list, remat: bool = False, **kwargs):
@@ -29,15 +30,15 @@ class BlockStack(keras.layers.Layer):
         for block in self.blocks:
             block.build()
 
-    def call(self, z, padding_mask=None, layout=None, return_scores=False):
+    def call(self, z, padding_mask=None, layout=None, return_scores=False, plus=None):
         scores = None
         for i, block in enumerate(self.blocks):
-            if return_scores and i == len(self.blocks) - 1:
-                z, scores = block(z, padding_mask, layout=layout, return_scores=True)
-            elif self.remat:
-                z = keras.remat(lambda state, block=block: block(state, padding_mask, layout=layout))(z)
+            last = i == len(self.blocks) - 1
+            block = partial(block, padding_mask=padding_mask, layout=layout, plus=plus if last else None)
+            if return_scores and last:
+                z, scores = block(z, return_scores=True)
             else:
-                z = block(z, padding_mask, layout=layout)
+                z = keras.remat(block)(z) if self.remat else block(z)
         return (z, scores) if return_scores else z
 
 
@@ -93,11 +94,14 @@ class RecursiveCore(keras.layers.Layer):
 
         def refine(z_h, z_l, x, one_step=False):
             given = z_h + x
-            for i in range(self.l_cycles):
-                if one_step and i == self.l_cycles - 1:
-                    z_l = ops.stop_gradient(z_l)
-                z_l = low(z_l + given)
-            return z_l
+            if one_step:
+                for _ in range(self.l_cycles - 1):
+                    z_l = low(z_l + given)
+                return low(ops.stop_gradient(z_l) + given)
+            state = z_l + given
+            for _ in range(self.l_cycles - 1):
+                state = low(state, plus=given)
+            return low(state)
 
         def settle(z_h, z_l, x):
             """All cycles but the last."""
