@@ -49,7 +49,7 @@ test-oracle: $(ORACLE_VENV)/.oracle
 	$(ORACLE_VENV)/bin/python -m pytest -q -n $(WORKERS) -m oracle
 
 test-kernels: $(KERNEL_VENV)/.dev
-	$(KERNEL_VENV)/bin/python -m pytest -q -n $(WORKERS) -m 'not gpu and not slow' tests/test_kernels.py tests/test_attention_kernel.py tests/test_norm_kernel.py
+	$(KERNEL_VENV)/bin/python -m pytest -q -n $(WORKERS) -m 'not gpu and not slow' tests/test_*kernel*.py
 
 demo: $(VENV)/.core
 	$(BIN)/saccade ask $(DEMO_IMAGE) "$(DEMO_QUESTION)" --explain

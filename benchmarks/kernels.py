@@ -50,6 +50,11 @@ def plain_post_norm(x, branch):
     return (rms(x + branch, EPSILON),) * 2
 
 
+def plain_product_norm(left, right, x, plus):
+    """As ReasoningBlock and what follows it do."""
+    return (rms(x + left @ right, EPSILON) + plus,) * 2
+
+
 def plain_attention(packed, table, heads):
     """As Attention does: cuDNN's where it is bfloat16."""
     edges = heads.queries * heads.width, (heads.queries + heads.shared) * heads.width
@@ -115,7 +120,7 @@ def main() -> None:
     if backend.compute_capability() != (9, 0):
         print(f"{backend.device_name()}: no Hopper GPU, nothing to measure")
         return
-    from saccade.kernels import gated, gelu, norms, self_attention, sequence
+    from saccade.kernels import branch_end, gated, gelu, norms, self_attention, sequence
 
     print("off: results, gradients by what was given, against float32")
     compare(
@@ -151,6 +156,14 @@ def main() -> None:
         plain_post_norm,
         [drawn(seed, (LENGTH * options.rows, DIM))[0] for seed in (5, 6)],
     )
+    rows = LENGTH * options.rows
+    for inner in (DIM, 3 * DIM):
+        compare(
+            f"branch's end {inner}",
+            lambda *args: branch_end.product_norm(*args, EPSILON, 2),
+            plain_product_norm,
+            drawn(7, (rows, inner), (inner, DIM)) + [drawn(seed, (rows, DIM))[0] for seed in (5, 6)],
+        )
     for rows, heads in (
         (64, self_attention.Heads(128, 9, 3, 64, True)),
         (64, self_attention.Heads(196, 12, 12, 64, False)),

@@ -191,11 +191,11 @@ def product_norm(left, right, x, epsilon: float, copies: int, plus=None) -> tupl
         epsilon: of the norm.  plus: shape of x; None = 0.
     Returns: `copies` of bfloat16 (..., D).
     """
-    from saccade.kernels import normed
+    from saccade.kernels import branch_end
 
     _note("norm")
     args = _rows(left), ops.cast(right, x.dtype), _rows(x), plus if plus is None else _rows(plus)
-    found = normed.product_norm(*args, epsilon, copies)
+    found = branch_end.product_norm(*args, epsilon, copies)
     return tuple(ops.reshape(part, x.shape) for part in found)
 
 

@@ -7,8 +7,8 @@ from functools import partial
 
 import jax
 
+from saccade.kernels.branch_end import normed
 from saccade.kernels.common import launch, multiprocessors, sigmoid, silu_gradients
-from saccade.kernels.normed import normed
 from saccade.kernels.norms import by_normed_sum
 from saccade.kernels.tiles import CLUSTER, GROUPS, PIECE, WIDTH, gradients, pairs_of_tiles
 

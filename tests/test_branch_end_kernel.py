@@ -13,7 +13,7 @@ from jax.experimental.pallas import mosaic_gpu as plgpu
 from kernel_parts import fitting, for_hopper, interpreted_hopper, with_gradient
 
 from saccade import kernels
-from saccade.kernels import gated, normed, norms, tiles
+from saccade.kernels import branch_end, gated, norms, tiles
 from saccade.kernels.common import ROWS
 from saccade.layers.reasoning import ReasoningBlock
 
@@ -28,7 +28,7 @@ def plain_product(left, right, x, plus=0.0):
 
 
 def product(left, right, x, plus=None):
-    return normed.product_norm(left, right, x, plus, EPSILON, 2)
+    return branch_end.product_norm(left, right, x, plus, EPSILON, 2)
 
 
 def plain_swiglu(x, kernel, down, rest, plus=0.0):
@@ -79,7 +79,7 @@ def plain_gradient(y, roots, given):
 
 @pytest.fixture
 def four_multiprocessors(monkeypatch):
-    for module in (gated, normed, tiles, norms):
+    for module in (gated, branch_end, tiles, norms):
         monkeypatch.setattr(module, "multiprocessors", lambda: 4)
 
 
@@ -95,7 +95,7 @@ def told_by_a_board():
                 body(*refs[:-1])
                 boards.pop()
 
-            places = blocks // normed.CLUSTER, normed.CLUSTER, tiles.GROUPS, ROWS
+            places = blocks // branch_end.CLUSTER, branch_end.CLUSTER, tiles.GROUPS, ROWS
             board = jax.ShapeDtypeStruct(places, jnp.float32)
             call = launch(name, body_with_board, (*out_type, board), groups, blocks, **options)
             return lambda *args: call(*args)[:-1]
@@ -123,9 +123,9 @@ def told_by_a_board():
         return at(0, group)[...] + at(1, group)[...]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(normed, "launch", with_board(normed.launch))
-        patch.setattr(normed, "tell", tell)
-        patch.setattr(normed, "of_both", of_both)
+        patch.setattr(branch_end, "launch", with_board(branch_end.launch))
+        patch.setattr(branch_end, "tell", tell)
+        patch.setattr(branch_end, "of_both", of_both)
         yield
 
 
@@ -133,11 +133,11 @@ def told_by_a_board():
 @with_and_without
 def test_values_and_gradients_interpreted(four_multiprocessors, monkeypatch, capfd, kind, plus):
     """Five tiles for two clusters, or six."""
-    monkeypatch.setattr(normed, "by_normed_sum", plain_gradient)
+    monkeypatch.setattr(branch_end, "by_normed_sum", plain_gradient)
     monkeypatch.setattr(gated, "by_normed_sum", plain_gradient)
     function, plain = FUNCTIONS[kind]
     rows = 640 if kind == "product" else 768
-    with interpreted_hopper(normed, gated, tiles), told_by_a_board():
+    with interpreted_hopper(branch_end, gated, tiles), told_by_a_board():
         check_values(with_gradient(function), plain, arguments(rows, 256, kind, plus))
     assert "RACE" not in capfd.readouterr().out
 
