@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from saccade import backend
-from saccade.layers.blocks import silu_product
+from saccade.layers.mlp import silu_product
 from saccade.layers.normalization import rms, standardize
 from saccade.layers.rotary import rotary_table, rotate
 

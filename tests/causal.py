@@ -6,8 +6,8 @@ import reference
 from keras import ops
 
 from saccade.layers.attention import Attention, causal_mask
-from saccade.layers.blocks import SwiGLU
 from saccade.layers.cache import place, readable, slots_of
+from saccade.layers.mlp import SwiGLU
 from saccade.layers.normalization import RMSNorm
 
 D, HEADS, KV_HEADS, MLP_DIM, DEPTH, VOCABULARY, EPSILON, THETA = 24, 4, 2, 40, 2, 29, 1e-5, 1e4

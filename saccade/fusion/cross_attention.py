@@ -5,7 +5,7 @@ from keras import ops
 
 from saccade.layers.attention import Attention
 from saccade.layers.attention_kinds import make_attention
-from saccade.layers.blocks import SwiGLU
+from saccade.layers.mlp import SwiGLU
 from saccade.layers.normalization import RMSNorm
 
 

@@ -5,8 +5,7 @@ from keras import ops
 
 from saccade.layers.attention import Attention
 from saccade.layers.attention_kinds import make_attention
-from saccade.layers.blocks import SwiGLU
-from saccade.layers.mlp import MLP
+from saccade.layers.mlp import MLP, SwiGLU
 from saccade.layers.normalization import rms
 
 

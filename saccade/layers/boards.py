@@ -4,7 +4,7 @@ from abc import abstractmethod
 
 from keras import ops
 
-from saccade.layers.blocks import SwiGLU, product_scale, silu_product
+from saccade.layers.mlp import SwiGLU, product_scale, silu_product
 
 # Axes of (B, band, row, stack, column, digit, U) over which the tokens of one row, column, box or cell lie.
 OF_A_UNIT = ((3, 4), (1, 2), (2, 4), (5,))

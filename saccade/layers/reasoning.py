@@ -4,8 +4,8 @@ import keras
 
 from saccade import kernels
 from saccade.layers.attention import Attention
-from saccade.layers.blocks import MLP, SwiGLU
 from saccade.layers.boards import NeighbourMixer, UnitMixer
+from saccade.layers.mlp import MLP, SwiGLU
 from saccade.layers.normalization import rms, standardize
 
 MIXERS = ("attention", "mlp_t", "units", "candidates", "neighbours")

@@ -8,7 +8,8 @@ import reference
 from reference import to_numpy, weights
 
 from saccade.layers.attention import causal_mask
-from saccade.layers.blocks import MLP, CrossModalBlock, DecoderBlock, EncoderBlock, SwiGLU
+from saccade.layers.blocks import CrossModalBlock, DecoderBlock, EncoderBlock
+from saccade.layers.mlp import MLP, SwiGLU
 from saccade.layers.normalization import RMSNorm, rms
 from saccade.layers.rotary import grid_table
 

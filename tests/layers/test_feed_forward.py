@@ -8,7 +8,7 @@ import reference
 import trm_reference
 from reference import to_numpy, weights
 
-from saccade.layers.blocks import MLP, SwiGLU, product_scale, silu_product
+from saccade.layers.mlp import MLP, SwiGLU, product_scale, silu_product
 from saccade.layers.normalization import rms, standardize
 
 B, S, D, F = 3, 7, 10, 6
