@@ -129,12 +129,13 @@ def normed(left, right, x, plus, epsilon: float, keep: bool = False) -> tuple:
                             own = pl.ds(row + group * ROWS, ROWS)
                             plgpu.copy_smem_to_gmem(roots.at[group], roots_ref.at[own])
 
-            stream(factors, memory, (pl.cdiv(rows, TILE), 1), steps, tile, bring, side_by_side=True)
-
-            @pl.when(group < GROUPS)
-            def _():  # leave a block only when the other has read its last sums
+            def after():
+                """Leave a block only when the other has read its last sums."""
                 plgpu.barrier_arrive(told.at[group])
                 plgpu.barrier_wait(told.at[group])
+
+            tiles = pl.cdiv(rows, TILE), 1
+            stream(factors, memory, tiles, steps, tile, bring, side_by_side=True, after=after)
 
         plgpu.wait_smem_to_gmem(0, wait_read_only=True)
 

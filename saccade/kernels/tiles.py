@@ -165,6 +165,7 @@ def stream(
     tile: Callable,
     beside: Callable | None = None,
     side_by_side: bool = False,
+    after: Callable | None = None,
 ) -> None:
     """Every tile of a product, its factors copied ahead.
 
@@ -174,6 +175,7 @@ def stream(
             which takes what multiplies the parts of a stage, and what to do once the first are done.
         beside: copies more for a tile, given its row and column, when the groups have begun it.
         side_by_side: so lie the blocks of a cluster, one tile wide each, instead of one below the other.
+        after: what a group that computes does when it has done its last tile.
     """
     parts, here, free = (memory[name] for name in ("parts", "here", "free"))
     stages = parts[0].shape[0]
@@ -226,6 +228,8 @@ def stream(
     def compute_all():
         plgpu.set_max_registers(COMPUTING, action="increase")
         every_tile(compute)
+        if after is not None:
+            after()
 
     lax.cond(lax.axis_index("group") == GROUPS, copy_all, compute_all)
 
