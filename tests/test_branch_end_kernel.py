@@ -134,7 +134,6 @@ def told_by_a_board():
 def test_values_and_gradients_interpreted(four_multiprocessors, monkeypatch, capfd, kind, plus):
     """Five tiles for two clusters, or six."""
     monkeypatch.setattr(branch_end, "by_normed_sum", plain_gradient)
-    monkeypatch.setattr(gated, "by_normed_sum", plain_gradient)
     function, plain = FUNCTIONS[kind]
     rows = 640 if kind == "product" else 768
     with interpreted_hopper(branch_end, gated, tiles), told_by_a_board():

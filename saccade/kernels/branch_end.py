@@ -50,18 +50,29 @@ def product_norm(left, right, x, plus, epsilon: float, copies: int) -> tuple:
 
 
 def _product_norm_keep(left, right, x, plus, epsilon, copies):
-    y, roots = normed(left, right, x, None, epsilon, keep=True)
-    more = y if plus is None else y + plus
-    return (more,) * copies, (left, right, y, roots, None if plus is None else ())
+    y, of_norm = normed_keep(left, right, x, plus, epsilon)
+    return (y,) * copies, (left, right, of_norm)
 
 
 def _product_norm_gradient(epsilon, copies, kept, given):
-    left, right, *of_norm, added = kept
-    by_sum = by_normed_sum(*of_norm, given)
-    return by_sum @ right.T, left.T @ by_sum, by_sum, None if added is None else sum(given[1:], given[0])
+    left, right, of_norm = kept
+    by_sum, by_plus = normed_gradients(of_norm, given)
+    return by_sum @ right.T, left.T @ by_sum, by_sum, by_plus
 
 
 product_norm.defvjp(_product_norm_keep, _product_norm_gradient)
+
+
+def normed_keep(left, right, x, plus, epsilon: float) -> tuple:
+    """What `normed` gives, and what `normed_gradients` needs."""
+    y, roots = normed(left, right, x, None, epsilon, keep=True)
+    return y if plus is None else y + plus, (y, roots, None if plus is None else ())
+
+
+def normed_gradients(kept: tuple, given: tuple) -> tuple:
+    """By x + left right, and by plus (None where there was none), given those by each copy of the result."""
+    y, roots, added = kept
+    return by_normed_sum(y, roots, given), None if added is None else sum(given[1:], given[0])
 
 
 @partial(jax.jit, static_argnames=("epsilon", "keep"))

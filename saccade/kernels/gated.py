@@ -7,9 +7,8 @@ from functools import partial
 
 import jax
 
-from saccade.kernels.branch_end import normed
+from saccade.kernels.branch_end import normed, normed_gradients, normed_keep
 from saccade.kernels.common import launch, multiprocessors, sigmoid, silu_gradients
-from saccade.kernels.norms import by_normed_sum
 from saccade.kernels.tiles import CLUSTER, GROUPS, PIECE, WIDTH, gradients, pairs_of_tiles
 
 
@@ -43,15 +42,14 @@ def swiglu_norm(x, kernel, down, rest, plus, epsilon: float, copies: int) -> tup
 
 def _swiglu_norm_keep(x, kernel, down, rest, plus, epsilon, copies):
     hidden, pairs = _gated(x, kernel, keep=True)
-    y, roots = normed(hidden, down, rest, None, epsilon, keep=True)
-    more = y if plus is None else y + plus
-    return (more,) * copies, ((x, kernel, down, hidden, pairs), (y, roots), None if plus is None else ())
+    y, of_norm = normed_keep(hidden, down, rest, plus, epsilon)
+    return (y,) * copies, ((x, kernel, down, hidden, pairs), of_norm)
 
 
 def _swiglu_norm_gradient(epsilon, copies, kept, given):
-    of_net, of_norm, added = kept
-    by_sum = by_normed_sum(*of_norm, given)
-    return *_swiglu_gradient(of_net, by_sum), by_sum, None if added is None else sum(given[1:], given[0])
+    of_net, of_norm = kept
+    by_sum, by_plus = normed_gradients(of_norm, given)
+    return *_swiglu_gradient(of_net, by_sum), by_sum, by_plus
 
 
 swiglu_norm.defvjp(_swiglu_norm_keep, _swiglu_norm_gradient)
