@@ -210,6 +210,27 @@ def swiglu_norm(x, kernel, down, rest, epsilon: float, copies: int, plus=None) -
     return tuple(ops.reshape(part, rest.shape) for part in found)
 
 
+def next_token_fits(logits) -> bool:
+    """Whether `next_token` takes logits (rows, V)."""
+    return _fits(logits) and logits.shape[0] >= 512 and logits.shape[1] >= 4096
+
+
+def next_token(logits, targets, weights) -> tuple:
+    """Cross-entropy of each row, whether its target has the highest logit, and the gradient by logits.
+
+    Args: logits: bfloat16 (rows, V), see `next_token_fits`.  targets: int32 (rows,), below V; negative: the
+        row counts for nothing.  weights: float32 (rows,).
+    Returns: weights * -log p[target], and 1 or 0, both float32 (rows,); the gradient by logits of the
+        former's sum, bfloat16.
+    """
+    from saccade.kernels import logits as rows
+
+    _note("logits")
+    counts = ops.cast(targets >= 0, "float32")
+    loss, right, slope = rows.cross_entropy(logits, ops.maximum(targets, 0), weights * counts)
+    return loss, right * counts, slope
+
+
 def _rows(x):
     return ops.reshape(x, (-1, x.shape[-1]))
 

@@ -2,6 +2,8 @@
 
 from keras import ops
 
+from saccade import kernels
+
 
 def cross_entropy(logits, targets, smoothing: float = 0.0, stablemax: bool = False):
     """-log p[target] with label smoothing; p is softmax(logits), or stablemax(logits).
@@ -155,6 +157,9 @@ def _first(chosen) -> tuple:
 
 def _next_token_block(logits, targets, weights):
     """Logits (C, V) -> float32 (2,) as `next_token` sums it, and the first's gradient, dtype of logits."""
+    if kernels.next_token_fits(logits):
+        loss, right, slope = kernels.next_token(logits, targets, weights)
+        return ops.stack((ops.sum(loss), ops.sum(right))), slope
     wide = ops.cast(logits, "float32")
     chosen = ops.equal(ops.expand_dims(targets, 1), ops.arange(wide.shape[1], dtype="int32"))
     counts = ops.expand_dims(targets >= 0, 1)
