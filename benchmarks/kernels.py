@@ -121,6 +121,7 @@ def main() -> None:
         print(f"{backend.device_name()}: no Hopper GPU, nothing to measure")
         return
     from saccade.kernels import branch_end, gated, gelu, norms, self_attention, sequence
+    from saccade.kernels.head import Heads
 
     print("off: results, gradients by what was given, against float32")
     compare(
@@ -165,9 +166,9 @@ def main() -> None:
             drawn(7, (rows, inner), (inner, DIM)) + [drawn(seed, (rows, DIM))[0] for seed in (5, 6)],
         )
     for rows, heads in (
-        (64, self_attention.Heads(128, 9, 3, 64, True)),
-        (64, self_attention.Heads(196, 12, 12, 64, False)),
-        (options.rows, self_attention.Heads(LENGTH, 8, 8, 64, False)),
+        (64, Heads(128, 9, 3, 64, True)),
+        (64, Heads(196, 12, 12, 64, False)),
+        (options.rows, Heads(LENGTH, 8, 8, 64, False)),
     ):
         table = () if heads.length == 196 else tuple(map(jnp.asarray, rotary_table(heads.length, 64)))
         channels = (heads.queries + 2 * heads.shared) * heads.width

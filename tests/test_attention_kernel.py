@@ -11,8 +11,9 @@ import pytest
 from kernel_parts import fitting, for_hopper, interpreted_hopper, with_gradient
 
 from saccade import kernels
-from saccade.kernels import self_attention
-from saccade.kernels.self_attention import Heads, attention
+from saccade.kernels import attention_gradient, self_attention
+from saccade.kernels.head import Heads
+from saccade.kernels.self_attention import attention
 from saccade.layers.attention import Attention
 from saccade.layers.attention_kinds import DifferentialAttention
 from saccade.layers.blocks import CausalBlock, EncoderBlock, again
@@ -70,8 +71,8 @@ def check_values(heads: Heads, rotary: bool, batch: int, limit: float) -> None:
 
 @pytest.mark.parametrize(("heads", "rotary"), [*SHAPES, (Heads(160, 2, 1, 64, True), True)])
 def test_values_and_gradients_interpreted(monkeypatch, capfd, heads, rotary):
-    monkeypatch.setattr(self_attention, "BLOCKS", 1)  # several heads in each, though there are few
-    with interpreted_hopper(self_attention):
+    monkeypatch.setattr(attention_gradient, "multiprocessors", lambda: 1)  # several heads after each other
+    with interpreted_hopper(self_attention, attention_gradient):
         check_values(heads, rotary, 2, 5e-3)
     assert "RACE" not in capfd.readouterr().out
 
@@ -84,7 +85,8 @@ def test_values_and_gradients_are_float32s(heads, rotary):
 
 @pytest.mark.skipif(jax.__version_info__ < kernels.VERSION, reason="JAX 0.10 joins no columns in Mosaic")
 @pytest.mark.parametrize(("heads", "rotary"), SHAPES[:3])
-def test_this_jax_lowers_it_for_the_gpu(heads, rotary):
+def test_this_jax_lowers_it_for_the_gpu(monkeypatch, heads, rotary):
+    monkeypatch.setattr(attention_gradient, "multiprocessors", lambda: 132)
     *args, table = drawn(heads, rotary, 2)
     run = jax.jit(with_gradient(partial(attention, table=table, heads=heads)))
     with for_hopper():
@@ -114,19 +116,11 @@ def test_which_fit(shape, heads, fits):
     assert not kernels.attention_fits(x, *heads)  # nobody allowed it
 
 
-@pytest.mark.parametrize(
-    ("heads", "tiles", "count"),
-    [(6144, 2, 2), (192, 2, 2), (190, 2, 1), (193, 2, 1), (768, 4, 1), (768, 1, 4), (300, 1, 3), (128, 1, 1)],
-)
-def test_heads_share_a_block_where_blocks_are_many(heads, tiles, count):
-    assert self_attention._heads_at_once(heads, tiles) == count
-
-
 @pytest.mark.parametrize("heads", [heads for heads, _ in SHAPES])
 @pytest.mark.parametrize("count", [1, 2])
 def test_what_lies_over_a_heads_memory_is_its_own(heads, count):
     """The interpreter has no unions, so it sees no head of a block write over another's."""
-    *seen, over = self_attention._over(count, heads.tiles * 64, heads.width).refs
+    *seen, over = attention_gradient.over(count, heads.tiles * 64, heads.width).refs
     assert {ref.inner_aval.shape[0] for ref in (*seen, over)} == {count}
     # As long, so that each head's begins where what it lies over does.
     assert len({ref.inner_aval.size for ref in (*seen, over)}) == 1

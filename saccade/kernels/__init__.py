@@ -131,10 +131,11 @@ def attention(packed, table, num_heads: int, num_kv_heads: int, causal: bool):
     Returns: bfloat16 (B, T, A E).
     """
     from saccade.kernels import self_attention
+    from saccade.kernels.head import Heads
 
     _note("attention")
     width = packed.shape[-1] // (num_heads + 2 * num_kv_heads)
-    heads = self_attention.Heads(packed.shape[1], num_heads, num_kv_heads, width, causal)
+    heads = Heads(packed.shape[1], num_heads, num_kv_heads, width, causal)
     return self_attention.attention(packed, tuple(ops.convert_to_tensor(part) for part in table), heads)
 
 

@@ -14,12 +14,48 @@ from jax.experimental.pallas import mosaic_gpu as plgpu
 
 from saccade.kernels.common import ROWS
 
+PART = 32  # tokens that products take at least, where they sum over them
+LOWEST = -1e30  # a score that may not be: exp2 of it is 0, and of its difference to another such no NaN
+
+
+class Heads(NamedTuple):
+    """What a packed row holds: `length` T, `queries` A, `shared` G, `width` E."""
+
+    length: int
+    queries: int
+    shared: int
+    width: int
+    causal: bool
+
+    @property
+    def group(self) -> int:
+        """Query heads that read one head of keys."""
+        return self.queries // self.shared
+
+    @property
+    def tiles(self) -> int:
+        """Of ROWS tokens, the last filled up with zeros."""
+        return pl.cdiv(self.length, ROWS)
+
+    @property
+    def reach(self) -> int:
+        """Tokens that products take of the tiles: T, up to a multiple of PART."""
+        return PART * pl.cdiv(self.length, PART)
+
+    @property
+    def scale(self) -> float:
+        return self.width**-0.5
+
+    def read(self, tile: int) -> int:
+        """Keys from the first on that a tile of queries meets."""
+        return min(self.reach, (tile + 1) * ROWS) if self.causal else self.reach
+
 
 class Piece(NamedTuple):
     """(rows, columns) of a head, as copies and as products see them."""
 
-    copied: jax.Array
-    seen: jax.Array
+    copied: jax.Ref
+    seen: jax.Ref
 
 
 def memory(*shape: int) -> plgpu.RefUnion:
@@ -80,32 +116,43 @@ def put(head: list[Piece], tile: int, parts: list) -> None:
 
 
 def by_position(table: tuple, rows: int) -> list:
-    """Cosines and sines (T, E / 2) for `angles`: (E / 16, rows, 8), so that what warps read lies together."""
-    tables = [jnp.pad(part, ((0, rows - len(part)), (0, 0))) for part in table]
+    """Cosines and sines (T, E / 2) for `angles`: (E / 16, rows, 8), so that what warps read lies together, in
+    float16: within 2.4e-4, an eighth of what rounding to bfloat16 loses, they leave half the cache free."""
+    tables = [jnp.pad(part, ((0, rows - len(part)), (0, 0))).astype("float16") for part in table]
     return [part.reshape(rows, -1, 8).transpose(1, 0, 2) for part in tables]
 
 
-def angles(table: list, tile: int) -> list:
-    """float32 (ROWS, E / 2) of cosines, and of sines; [] if there is no table."""
+def angles(table: list, tile: int):
+    """Cosines and sines, float32 (ROWS, 8), for 8 columns of both halves after the other, read when they are
+    asked for; none without a table."""
     rows, as_sums = tile_at(tile), {"layout": plgpu.Layout.WGMMA, "optimized": False}
-    return [
-        jnp.concatenate([plgpu.load(part.at[i, rows], **as_sums) for i in range(part.shape[0])], axis=1)
-        for part in table
-    ]
+    steps = range(table[0].shape[0] if table else 0)
+    return ([plgpu.load(part.at[i, rows], **as_sums).astype("float32") for part in table] for i in steps)
 
 
-def turned(parts: list, turns: list, back: bool = False) -> list:
+def turned(parts: list, turns, back: bool = False) -> list:
     """Two halves, turned by their positions, or back."""
-    if not turns:
-        return parts
-    first, second = parts
-    cos, sin = turns
-    if back:
-        return [first * cos + second * sin, second * cos - first * sin]
-    return [first * cos - second * sin, second * cos + first * sin]
+    found = []
+    for i, (cos, sin) in enumerate(turns):
+        first, second = (part[:, 8 * i : 8 * (i + 1)] for part in parts)
+        sin = -sin if back else sin
+        found.append([first * cos - second * sin, second * cos + first * sin])
+    return [jnp.concatenate(part, axis=1) for part in zip(*found, strict=True)] if found else parts
 
 
-def turn(heads: list, tile: int, turns: list) -> None:
-    """A tile of each, where it lies."""
-    for head in heads if turns else ():
-        put(head, tile, turned(halves(head, tile), turns))
+def turn(head: list[Piece], tile: int, turns) -> None:
+    """A tile of it, where it lies."""
+    put(head, tile, turned(halves(head, tile), turns))
+
+
+def sums(*several: list) -> list:
+    """For each list of pairs, the sum of left @ right, float32."""
+
+    def multiply(*totals):
+        for total, pairs in zip(totals, several, strict=True):
+            for left, right in pairs:
+                plgpu.wgmma(total, left, right)
+        return [total[...] for total in totals]
+
+    shapes = [(pairs[0][0].shape[0], pairs[0][1].shape[1]) for pairs in several]
+    return pl.run_scoped(multiply, *(plgpu.ACC(shape, jnp.float32) for shape in shapes))

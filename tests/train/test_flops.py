@@ -8,6 +8,7 @@ from rich.console import Console
 
 from saccade import backend
 from saccade.kernels import gated, norms, self_attention
+from saccade.kernels.head import Heads
 from saccade.train import TrainConfig, Trainer, flops
 
 
@@ -56,7 +57,7 @@ def test_products_within_kernels_are_said_to_be_missing(monkeypatch):
 
 
 def test_products_of_triton_kernels_are_missing_too():
-    heads = self_attention.Heads(128, 2, 1, 64, True)
+    heads = Heads(128, 2, 1, 64, True)
     packed = jax.ShapeDtypeStruct((4, 128, 4 * 64), "bfloat16")
     found = flops.count(jax.make_jaxpr(lambda t: self_attention.attention(t, (), heads))(packed))
     assert found.total == 0
