@@ -69,41 +69,7 @@ def by_packed(packed, table, mixed, totals, given, heads: Heads):
                 *(barrier.at[slot] for barrier in barriers),
             )
 
-        apart, index = blocks * count, lax.axis_index("group")
-        first = lax.div(index, tiles) * blocks + lax.axis_index("grid")
-
-        @pl.when(first < all_heads)
-        def _():
-            group_of(index).ask_queries(first, 0)
-            group_of(index).ask_rest(first, 0)
-
-        def following(key, i) -> tuple:
-            """The head of keys that comes next, and which of the heads of queries that read it."""
-            if heads.group == 1:
-                return key + apart, 0
-            more = i + 1 < heads.group
-            return jnp.where(more, key, key + apart), jnp.where(more, i + 1, 0)
-
-        def by_head(by_keys, by_values, key, i, index):
-            group, then = group_of(index), following(key, i)
-
-            def next_head(ask):
-                pl.when(then[0] < all_heads)(lambda: ask(group, *then))
-
-            group.by_head(key, i, by_keys, by_values, next_head)
-            return _again(index, key + i)
-
-        def each(n, index):
-            key, sums = first + n * apart, [plgpu.ACC((ROWS, width // 2), jnp.float32)] * 2
-
-            @partial(pl.run_scoped, by_keys=sums, by_values=sums)
-            def _(by_keys, by_values):
-                step = partial(by_head, by_keys, by_values, key)
-                step(0, index) if heads.group == 1 else lax.fori_loop(0, heads.group, step, index)
-
-            return _again(index, key)
-
-        lax.fori_loop(0, lax.div(all_heads - first + apart - 1, apart), each, index)
+        _take_heads(group_of, all_heads, blocks, count)
         plgpu.wait_smem_to_gmem(0, wait_read_only=True)
 
     def head():
@@ -120,6 +86,50 @@ def by_packed(packed, table, mixed, totals, given, heads: Heads):
     return launch("attention_gradient", body, out_type, tiles * count, blocks, scratch)(
         packed, mixed, totals, given, *table
     )
+
+
+def _take_heads(group_of: Callable, all_heads: int, blocks: int, count: int) -> None:
+    """What a group of warps does: every so manieth head of keys, with all heads of queries that read it.
+
+    Args: group_of: number in the block -> Group.  count: heads that a block has at once.
+    """
+    apart, index = blocks * count, lax.axis_index("group")
+    group = group_of(index)
+    heads = group.heads
+    first = lax.div(index, heads.tiles) * blocks + lax.axis_index("grid")
+
+    @pl.when(first < all_heads)
+    def _():
+        group.ask_queries(first, 0)
+        group.ask_rest(first, 0)
+
+    def following(key, i) -> tuple:
+        """The head of keys that comes next, and which of the heads of queries that read it."""
+        if heads.group == 1:
+            return key + apart, 0
+        more = i + 1 < heads.group
+        return jnp.where(more, key, key + apart), jnp.where(more, i + 1, 0)
+
+    def by_head(by_keys, by_values, key, i, index):
+        group, then = group_of(index), following(key, i)
+
+        def next_head(ask):
+            pl.when(then[0] < all_heads)(lambda: ask(group, *then))
+
+        group.by_head(key, i, by_keys, by_values, next_head)
+        return _again(index, key + i)
+
+    def each(n, index):
+        key, sums = first + n * apart, [plgpu.ACC((ROWS, heads.width // 2), jnp.float32)] * 2
+
+        @partial(pl.run_scoped, by_keys=sums, by_values=sums)
+        def _(by_keys, by_values):
+            step = partial(by_head, by_keys, by_values, key)
+            step(0, index) if heads.group == 1 else lax.fori_loop(0, heads.group, step, index)
+
+        return _again(index, key)
+
+    lax.fori_loop(0, lax.div(all_heads - first + apart - 1, apart), each, index)
 
 
 def over(count: int, whole: int, width: int) -> plgpu.RefUnion:
