@@ -69,7 +69,10 @@ def check_values(heads: Heads, rotary: bool, batch: int, limit: float) -> None:
         assert off < limit
 
 
-@pytest.mark.parametrize(("heads", "rotary"), [*SHAPES, (Heads(160, 2, 1, 64, True), True)])
+MORE = (Heads(160, 2, 1, 64, True), True), (Heads(17, 2, 1, 64, True), False)  # three tiles; too few heads
+
+
+@pytest.mark.parametrize(("heads", "rotary"), [*SHAPES, *MORE])
 def test_values_and_gradients_interpreted(monkeypatch, capfd, heads, rotary):
     monkeypatch.setattr(attention_gradient, "multiprocessors", lambda: 1)  # several heads after each other
     with interpreted_hopper(self_attention, attention_gradient):

@@ -7,7 +7,6 @@ that one computes while another is copied. A group meets the queries PART by PAR
 the gradient by scores lies in shared memory, ROUND by ROUND; each group has a tile of queries too.
 """
 
-import math
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
@@ -18,9 +17,8 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu as plgpu
 
-from saccade.kernels.common import ROWS, bank_tiles, launch, multiprocessors
+from saccade.kernels.common import LOWEST, ROWS, bank_tiles, launch, multiprocessors, products
 from saccade.kernels.head import (
-    LOWEST,
     PART,
     Heads,
     Piece,
@@ -32,7 +30,6 @@ from saccade.kernels.head import (
     memory,
     pieces,
     put,
-    sums,
     tile_at,
     turn,
     turned,
@@ -283,11 +280,11 @@ class Group(NamedTuple):
             both = zip(left, right, strict=True)
             return [(a.seen.at[rows], b.seen.at[here].transpose((1, 0))) for a, b in both]
 
-        scores, by_weights = sums(pairs(self.keys, self.queries), pairs(self.values, self.givens))
+        scores, by_weights = products(pairs(self.keys, self.queries), pairs(self.values, self.givens))
         total, share = (
             lax.broadcast_in_dim(ref[here], scores.shape, (1,)) for ref in (self.totals, self.shares)
         )
-        scores = scores * (heads.scale * math.log2(math.e)) - total
+        scores = scores * heads.unit - total
         if heads.causal:
             key = self.own * ROWS + lax.broadcasted_iota(jnp.int32, scores.shape, 0)
             query = first + lax.broadcasted_iota(jnp.int32, scores.shape, 1)

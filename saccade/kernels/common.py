@@ -1,10 +1,14 @@
-"""What the kernels share: memory layouts, the launch, and the gate as the GPU computes it fast."""
+"""What the kernels share: memory layouts, the launch, products, and the gate as the GPU computes it fast."""
 
 import jax
 import jax.numpy as jnp
+from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu as plgpu
 
 ROWS = 64  # of a product, for each group of warps: what the tensor unit takes at once
+LOWEST = (
+    -1e30
+)  # a score or logit that may not be: exp of it is 0, and of its difference to another such no NaN
 COPYING, COMPUTING = 40, 232  # registers of a thread: of a group that copies, of two that compute beside it
 
 
@@ -36,6 +40,19 @@ def launch(name: str, body, out_type, groups: int, blocks: int, scratch=(), clus
             lowering_semantics=plgpu.LoweringSemantics.Warpgroup, approx_math=True
         ),
     )
+
+
+def products(*several: list) -> list:
+    """For each list of pairs, the sum of left @ right, float32; all start before the first is waited for."""
+
+    def multiply(*totals):
+        for total, pairs in zip(totals, several, strict=True):
+            for left, right in pairs:
+                plgpu.wgmma(total, left, right)
+        return [total[...] for total in totals]
+
+    shapes = [(pairs[0][0].shape[0], pairs[0][1].shape[1]) for pairs in several]
+    return pl.run_scoped(multiply, *(plgpu.ACC(shape, jnp.float32) for shape in shapes))
 
 
 def sigmoid(x):

@@ -1,9 +1,11 @@
-"""A head of queries, keys or values in shared memory: copied in, turned by its positions, and copied out.
+"""Heads of attention, and one of queries, keys or values in shared memory: copied in, turned by its
+positions, and copied out.
 
 It lies in pieces, side by side: one as wide as the head, or two halves. Each is one memory seen in two ways.
 Copies see rows one by one, and so take sequences of any length; products see blocks of eight.
 """
 
+import math
 from typing import NamedTuple
 
 import jax
@@ -15,7 +17,6 @@ from jax.experimental.pallas import mosaic_gpu as plgpu
 from saccade.kernels.common import ROWS
 
 PART = 32  # tokens that products take at least, where they sum over them
-LOWEST = -1e30  # a score that may not be: exp2 of it is 0, and of its difference to another such no NaN
 
 
 class Heads(NamedTuple):
@@ -45,6 +46,11 @@ class Heads(NamedTuple):
     @property
     def scale(self) -> float:
         return self.width**-0.5
+
+    @property
+    def unit(self) -> float:
+        """Of a score, for exp2."""
+        return self.scale * math.log2(math.e)
 
     def read(self, tile: int) -> int:
         """Keys from the first on that a tile of queries meets."""
@@ -143,16 +149,3 @@ def turned(parts: list, turns, back: bool = False) -> list:
 def turn(head: list[Piece], tile: int, turns) -> None:
     """A tile of it, where it lies."""
     put(head, tile, turned(halves(head, tile), turns))
-
-
-def sums(*several: list) -> list:
-    """For each list of pairs, the sum of left @ right, float32."""
-
-    def multiply(*totals):
-        for total, pairs in zip(totals, several, strict=True):
-            for left, right in pairs:
-                plgpu.wgmma(total, left, right)
-        return [total[...] for total in totals]
-
-    shapes = [(pairs[0][0].shape[0], pairs[0][1].shape[1]) for pairs in several]
-    return pl.run_scoped(multiply, *(plgpu.ACC(shape, jnp.float32) for shape in shapes))

@@ -11,9 +11,10 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton
 
+from saccade.kernels.common import LOWEST
+
 COLUMNS = 4096  # of a row at once
 WARPS = 16  # of a block: four fill a multiprocessor; 528 rows of 49,280 logits are as much as the cache has
-LOWEST = -1e30
 
 
 @jax.jit

@@ -15,9 +15,8 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu as plgpu
 
 from saccade.kernels.attention_gradient import by_packed
-from saccade.kernels.common import ROWS, launch
+from saccade.kernels.common import LOWEST, ROWS, launch, products
 from saccade.kernels.head import (
-    LOWEST,
     Heads,
     angles,
     by_position,
@@ -26,7 +25,6 @@ from saccade.kernels.head import (
     memory,
     pieces,
     put,
-    sums,
     tile_at,
     turn,
 )
@@ -69,7 +67,8 @@ def _mixed(packed, table, heads: Heads, keep: bool) -> list:
         table_refs, (out_ref, *refs) = refs[: len(table)], refs[len(table) :]
         *totals_ref, queries, keys, values, totals, first, second = refs
         queries, keys, values = map(pieces, (queries, keys, values))
-        row, head = _split(lax.axis_index("grid"), heads.queries)
+        block = lax.axis_index("grid")
+        row, head = lax.div(block, heads.queries), lax.rem(block, heads.queries)
         shared = heads.queries + lax.div(head, heads.group)
         copy_in(packed_ref, row, head * width, queries, first)
         copy_in(packed_ref, row, shared * width, keys, first)
@@ -85,7 +84,7 @@ def _mixed(packed, table, heads: Heads, keep: bool) -> list:
             own, read = tile_at(tile), pl.ds(0, heads.read(tile))
             raised, total, highest = _raised(queries, keys, tile, heads)
             weights = raised.astype(packed.dtype)
-            parts = sums(*([(weights, piece.seen.at[read])] for piece in values))
+            parts = products(*([(weights, piece.seen.at[read])] for piece in values))
             share = lax.broadcast_in_dim(1 / total, parts[0].shape, (0,))
             put(queries, tile, [part * share for part in parts])
             if keep:
@@ -114,10 +113,9 @@ def _raised(queries: list, keys: list, tile: int, heads: Heads) -> tuple:
     """exp2 of a tile's scores less each row's highest, (ROWS, keys); sums and highest of rows, (ROWS,)."""
     own, read = tile_at(tile), pl.ds(0, heads.read(tile))
     pairs = [(q.seen.at[own], k.seen.at[read].transpose((1, 0))) for q, k in zip(queries, keys, strict=True)]
-    scores = _hidden(sums(pairs)[0], tile, heads)
-    unit = heads.scale * math.log2(math.e)
-    highest = jnp.max(scores, axis=1) * unit
-    raised = jnp.exp2(scores * unit - lax.broadcast_in_dim(highest, scores.shape, (0,)))
+    scores = _hidden(products(pairs)[0], tile, heads)
+    highest = jnp.max(scores, axis=1) * heads.unit
+    raised = jnp.exp2(scores * heads.unit - lax.broadcast_in_dim(highest, scores.shape, (0,)))
     return raised, jnp.sum(raised, axis=1), highest
 
 
@@ -131,8 +129,3 @@ def _hidden(scores, tile: int, heads: Heads):
     last = tile * ROWS + lax.broadcasted_iota(jnp.int32, rest.shape, 0) if heads.causal else heads.length - 1
     rest = jnp.where(key <= last, rest, LOWEST)
     return jnp.concatenate([scores[:, :start], rest], axis=1) if start else rest
-
-
-def _split(block, heads: int) -> tuple:
-    """Row of the batch, and head."""
-    return lax.div(block, heads), lax.rem(block, heads)

@@ -23,6 +23,7 @@ from saccade.kernels.common import (
     bank_tiles,
     launch,
     multiprocessors,
+    products,
     sigmoid,
     silu_gradients,
 )
@@ -199,7 +200,7 @@ def _input_gradients(x, kernel, down, y, given):
                 for chunk in range(inner // CHANNELS):
                     gate, up = _pairs(own_turned, kernels, chunk)
                     rows = downs.at[pl.ds(chunk * CHANNELS, CHANNELS), :]
-                    (by_hidden,) = _products((by_sum_turned, rows.transpose((1, 0))))
+                    (by_hidden,) = products([(by_sum_turned, rows.transpose((1, 0)))])
                     by_gate, by_up, _ = silu_gradients(gate, up, by_hidden)
                     for half, by_half in enumerate((by_gate, by_up)):
                         columns_of = kernels.at[:, pl.ds((2 * chunk + half) * CHANNELS, CHANNELS)]
@@ -289,8 +290,8 @@ def _kernel_sums(x, by_sum, kernel, down):
                     plgpu.barrier_wait(ready.at[slot])
                     for start in range(0, ROWS, AT_ONCE):
                         own, by_own = (ref.at[slot, :, pl.ds(start, AT_ONCE)] for ref in (xs, sums))
-                        gate, up, by_hidden = _products(
-                            (gate_kernel, own), (up_kernel, own), (down_kernel, by_own)
+                        gate, up, by_hidden = products(
+                            [(gate_kernel, own)], [(up_kernel, own)], [(down_kernel, by_own)]
                         )
                         lefts = silu_gradients(gate, up, by_hidden)
                         for total, left, right in zip(totals, lefts, (own, own, by_own), strict=True):
@@ -341,20 +342,8 @@ def _copy_ahead(count, stages: int, free, fill) -> None:
 
 def _pairs(own, kernels, chunk: int):
     """Gate and up of CHANNELS channels, float32 (ROWS, CHANNELS) each."""
-    (both,) = _products((own, kernels.at[:, pl.ds(chunk * 2 * CHANNELS, 2 * CHANNELS)]))
+    (both,) = products([(own, kernels.at[:, pl.ds(chunk * 2 * CHANNELS, 2 * CHANNELS)])])
     return both[:, :CHANNELS], both[:, CHANNELS:]
-
-
-def _products(*pairs) -> tuple:
-    """float32 left @ right of each pair, in shared memory; all start before the first is waited for."""
-
-    def multiply(*totals):
-        for total, (left, right) in zip(totals, pairs, strict=True):
-            plgpu.wgmma(total, left, right)
-        return tuple(total[...] for total in totals)
-
-    accs = (plgpu.ACC((left.shape[0], right.shape[1]), jnp.float32) for left, right in pairs)
-    return pl.run_scoped(multiply, *accs)
 
 
 def _whole():
